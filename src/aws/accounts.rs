@@ -1,0 +1,253 @@
+//! Who the function is, which accounts there are, and how to act in them.
+
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{
+    self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
+};
+use tokio::sync::OnceCell;
+
+use super::broken_answer::BrokenAnswer;
+use super::failure::malformed;
+use super::whole_document::WholeDocument;
+use super::{Aws, CallFailure, FailureKind, sdk_region};
+use crate::target::{AccountId, Region};
+
+/// The account that the function runs in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The partition of AWS, such as `aws` or `aws-us-gov`.
+    pub partition: String,
+    /// The account.
+    pub account_id: AccountId,
+}
+
+impl Caller {
+    /// Reads the account out of an ARN; `None` when the text is none, as in local emulators.
+    pub fn from_arn(arn: &str) -> Option<Self> {
+        let mut parts = arn.split(':');
+        let (prefix, partition) = (parts.next()?, parts.next()?);
+        let account_id = parts.nth(2)?.parse().ok()?;
+        (prefix == "arn" && !partition.is_empty()).then(|| Self {
+            partition: partition.to_owned(),
+            account_id,
+        })
+    }
+}
+
+/// The right to act in one account: its credentials are shared by all of its Regions.
+#[derive(Clone, Debug)]
+pub struct AccountAccess {
+    account_id: AccountId,
+    config: SdkConfig,
+}
+
+impl AccountAccess {
+    /// The account.
+    pub fn account_id(&self) -> &AccountId {
+        &self.account_id
+    }
+
+    pub(super) fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+}
+
+impl Aws {
+    /// Asks STS who the function is.
+    ///
+    /// # Errors
+    /// Fails as STS does, after the SDK's retries.
+    pub async fn caller(&self) -> Result<Caller, CallFailure> {
+        let answer = aws_sdk_sts::Client::new(&self.config)
+            .get_caller_identity()
+            .send()
+            .await?;
+        let arn = answer.arn.unwrap_or_else(String::new);
+        Caller::from_arn(&arn).ok_or_else(|| {
+            malformed(format!(
+                "STS gave `{arn}` as the caller, which names no account"
+            ))
+        })
+    }
+
+    /// Acts in the function's own account, with its own credentials.
+    pub fn own_account(&self, account_id: AccountId) -> AccountAccess {
+        AccountAccess {
+            account_id,
+            config: self.config.clone(),
+        }
+    }
+
+    /// Acts in another account, with a role of that account. The role is assumed at the first call.
+    ///
+    /// The credentials come from the STS endpoint of the function's Region: those of the global one
+    /// don't hold in Regions that must be enabled.
+    pub fn member_account(
+        &self,
+        account_id: AccountId,
+        home: &Region,
+        partition: &str,
+        role_name: &str,
+        external_id: Option<&str>,
+    ) -> AccountAccess {
+        let config = self.config.to_builder().region(sdk_region(home)).build();
+        let role = MemberRole {
+            client: sts(&config),
+            role_arn: format!("arn:{partition}:iam::{account_id}:role/{role_name}"),
+            external_id: external_id.map(str::to_owned),
+            refusal: OnceCell::new(),
+        };
+        let provider = SharedCredentialsProvider::new(SharedRole(Arc::new(role)));
+        let config = self
+            .config
+            .to_builder()
+            .credentials_provider(provider)
+            .build();
+        AccountAccess { account_id, config }
+    }
+
+    /// Lists the active accounts of the organization, in no order.
+    ///
+    /// # Errors
+    /// Fails as Organizations does, after the SDK's retries, and on a page token given twice.
+    pub async fn organization_accounts(&self) -> Result<Vec<AccountId>, CallFailure> {
+        let config = aws_sdk_organizations::config::Builder::from(&self.config)
+            .retry_classifier(BrokenAnswer);
+        let client = aws_sdk_organizations::Client::from_conf(config.build());
+        let (mut accounts, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let answer = client
+                .list_accounts()
+                .set_next_token(token.clone())
+                .send()
+                .await?;
+            for account in answer.accounts.into_iter().flatten() {
+                if account
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.as_str() == "ACTIVE")
+                {
+                    let id = account.id.unwrap_or_else(String::new);
+                    accounts.push(
+                        id.parse()
+                            .map_err(|error| malformed(format!("Organizations lists {error}")))?,
+                    );
+                }
+            }
+            match answer.next_token.filter(|next| !next.is_empty()) {
+                None => return Ok(accounts),
+                next if next == token => {
+                    return Err(malformed(
+                        "Organizations gave the same page token twice".to_owned(),
+                    ));
+                }
+                next => token = next,
+            }
+        }
+    }
+}
+
+fn sts(config: &SdkConfig) -> aws_sdk_sts::Client {
+    let config = aws_sdk_sts::config::Builder::from(config);
+    aws_sdk_sts::Client::from_conf(
+        config
+            .retry_classifier(BrokenAnswer)
+            .interceptor(WholeDocument)
+            .build(),
+    )
+}
+
+/// A role in another account.
+#[derive(Debug)]
+struct MemberRole {
+    client: aws_sdk_sts::Client,
+    role_arn: String,
+    external_id: Option<String>,
+    /// Why the role can't be assumed: asking once for each Region would only repeat it.
+    refusal: OnceCell<CallFailure>,
+}
+
+/// The name under which the auditor appears in the other account's CloudTrail.
+const SESSION_NAME: &str = "image-usage-auditor";
+
+impl MemberRole {
+    /// Assumes the role; the SDK's identity cache keeps the credentials and asks again before they run
+    /// out.
+    async fn credentials(&self) -> provider::Result {
+        if let Some(refusal) = self.refusal.get() {
+            return Err(CredentialsError::provider_error(refusal.clone()));
+        }
+        let request = self
+            .client
+            .assume_role()
+            .role_arn(&self.role_arn)
+            .role_session_name(SESSION_NAME)
+            .set_external_id(self.external_id.clone());
+        let answer = request.send().await.map_err(CallFailure::from);
+        let granted = answer.and_then(|answer| {
+            let granted = answer
+                .credentials
+                .ok_or_else(|| malformed("STS gave no credentials".to_owned()))?;
+            let expiry = std::time::SystemTime::try_from(granted.expiration).map_err(|error| {
+                malformed(format!(
+                    "STS gave credentials with an impossible end: {error}"
+                ))
+            })?;
+            let session_token = Some(granted.session_token);
+            Ok(Credentials::new(
+                granted.access_key_id,
+                granted.secret_access_key,
+                session_token,
+                Some(expiry),
+                "MemberRole",
+            ))
+        });
+        granted.map_err(|mut failure| {
+            failure.message = format!("failed to assume {}: {}", self.role_arn, failure.message);
+            if failure.kind != FailureKind::Passing {
+                // Another call may have set it meanwhile, to the same.
+                let _ = self.refusal.set(failure.clone());
+            }
+            CredentialsError::provider_error(failure)
+        })
+    }
+}
+
+/// A role as the SDK wants it.
+#[derive(Clone, Debug)]
+struct SharedRole(Arc<MemberRole>);
+
+impl ProvideCredentials for SharedRole {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.0.credentials())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_is_read_out_of_a_functions_arn() {
+        let caller =
+            Caller::from_arn("arn:aws-us-gov:lambda:us-gov-west-1:111122223333:function:auditor")
+                .unwrap();
+        assert_eq!(
+            (caller.partition.as_str(), caller.account_id.as_str()),
+            ("aws-us-gov", "111122223333")
+        );
+    }
+
+    #[test]
+    fn what_an_emulator_gives_for_an_arn_names_no_account() {
+        assert_eq!(Caller::from_arn("function-arn"), None);
+        assert_eq!(Caller::from_arn(""), None);
+        assert_eq!(Caller::from_arn("arn:aws:s3:::bucket"), None);
+    }
+}

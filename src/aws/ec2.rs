@@ -1,0 +1,232 @@
+//! EC2's image usage reports and Regions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::retry::RetryPartition;
+use aws_sdk_ec2::types::{ImageUsageReport, ImageUsageResourceType};
+use aws_smithy_runtime::client::retries::TokenBucket;
+use aws_smithy_types::DateTime;
+
+use super::broken_answer::BrokenAnswer;
+use super::failure::malformed;
+use super::whole_document::WholeDocument;
+use super::{AccountAccess, CallFailure, FailureKind, sdk_region};
+use crate::report::{ReportState, ResourceType, ResourceTypeOption, Tags, UsageReport};
+use crate::snapshot::Filter;
+use crate::target::Region;
+use crate::timestamp::Timestamp;
+
+/// What one listing asks EC2 for.
+#[derive(Clone, Debug)]
+pub struct ReportQuery {
+    /// Only reports of these AMIs, at most 200; empty for all.
+    pub image_ids: Vec<String>,
+    /// Only these reports, at most 200; empty for all.
+    pub report_ids: Vec<String>,
+    /// Only reports that every filter lets through.
+    pub filters: Vec<Filter>,
+    /// How many reports to ask for in one call; `None` leaves it to EC2.
+    pub max_results: Option<u32>,
+}
+
+/// One page of a listing.
+#[derive(Debug)]
+pub struct ListedPage {
+    /// The reports, in EC2's order; a page may have none and still not be the last.
+    pub reports: Vec<UsageReport>,
+    /// Where the next page starts; `None` after the last one.
+    pub next_token: Option<String>,
+}
+
+/// The image usage reports of one account in one Region.
+#[derive(Debug)]
+pub struct UsageReports {
+    client: Client,
+}
+
+impl UsageReports {
+    /// Reads with the account's credentials, in the given Region.
+    pub fn new(access: &AccountAccess, region: &Region) -> Self {
+        Self {
+            client: client(access, region),
+        }
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    /// Fails as EC2 does, after the SDK's retries, and when the answer isn't a whole document.
+    pub async fn page(
+        &self,
+        query: &ReportQuery,
+        token: Option<&str>,
+    ) -> Result<ListedPage, CallFailure> {
+        let answer = self
+            .request(query)
+            .set_next_token(token.map(str::to_owned))
+            .send()
+            .await?;
+        let reports = match answer.image_usage_reports {
+            Some(reports) => reports.into_iter().map(report).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        // An empty token is EC2's other way to say that there is no next page.
+        let next_token = answer.next_token.filter(|token| !token.is_empty());
+        Ok(ListedPage {
+            reports,
+            next_token,
+        })
+    }
+
+    /// Asks EC2 if it would permit the listing.
+    ///
+    /// # Errors
+    /// Fails when EC2 would not, or when it can't be asked.
+    pub async fn dry_run(&self, query: &ReportQuery) -> Result<(), CallFailure> {
+        match self
+            .request(query)
+            .dry_run(true)
+            .send()
+            .await
+            .map_err(CallFailure::from)
+        {
+            Err(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
+            Err(failure) => Err(failure),
+            Ok(_) => Err(malformed(
+                "EC2 answered a dry run with a listing".to_owned(),
+            )),
+        }
+    }
+
+    fn request(
+        &self,
+        query: &ReportQuery,
+    ) -> aws_sdk_ec2::operation::describe_image_usage_reports::builders::DescribeImageUsageReportsFluentBuilder{
+        let list = |ids: &[String]| (!ids.is_empty()).then(|| ids.to_vec());
+        let filters = query.filters.iter().map(|filter| {
+            aws_sdk_ec2::types::Filter::builder()
+                .name(&filter.name)
+                .set_values(Some(filter.values.clone()))
+                .build()
+        });
+        self.client
+            .describe_image_usage_reports()
+            .set_image_ids(list(&query.image_ids))
+            .set_report_ids(list(&query.report_ids))
+            .set_filters((!query.filters.is_empty()).then(|| filters.collect()))
+            // Requests are refused before they get here when the number doesn't fit.
+            .set_max_results(
+                query
+                    .max_results
+                    .map(|number| i32::try_from(number).unwrap_or(i32::MAX)),
+            )
+    }
+}
+
+/// The retries that one target may use up in a row, so to say: each costs up to 14 of these, and a
+/// success gives back what its last retry cost.
+///
+/// The SDK's default of 500 is meant for clients with many calls in flight. A target has one, and each
+/// retry of it waits longer: that alone bounds its load on EC2.
+const RETRY_TOKENS: usize = 100_000;
+
+fn client(access: &AccountAccess, region: &Region) -> Client {
+    // By default all accounts share the retry tokens of a Region for as long as the process lives: one
+    // throttled account would use up the retries of the others, in this run and the next.
+    let partition = RetryPartition::custom(format!("ec2/{}/{region}", access.account_id()))
+        .token_bucket(TokenBucket::new(RETRY_TOKENS))
+        .build();
+    let config = aws_sdk_ec2::config::Builder::from(access.config())
+        .region(sdk_region(region))
+        .retry_partition(partition)
+        .retry_classifier(BrokenAnswer)
+        .interceptor(WholeDocument)
+        .build();
+    Client::from_conf(config)
+}
+
+fn report(report: ImageUsageReport) -> Result<UsageReport, CallFailure> {
+    Ok(UsageReport {
+        report_id: report.report_id,
+        image_id: report.image_id,
+        state: report.state.map(ReportState::from),
+        state_reason: report.state_reason,
+        creation_time: report.creation_time.map(timestamp).transpose()?,
+        expiration_time: report.expiration_time.map(timestamp).transpose()?,
+        resource_types: report.resource_types.map_or_else(Vec::new, |types| {
+            types.into_iter().map(resource_type).collect()
+        }),
+        requested_account_ids: report.account_ids.unwrap_or_else(Vec::new),
+        tags: report.tags.map_or_else(Tags::new, |tags| {
+            // A tag without a key has no name to lose: it stands under the empty one.
+            tags.into_iter()
+                .map(|tag| (tag.key.unwrap_or_else(String::new), tag.value))
+                .collect()
+        }),
+    })
+}
+
+fn resource_type(kind: ImageUsageResourceType) -> ResourceType {
+    let options = kind.resource_type_options.into_iter().flatten();
+    ResourceType {
+        resource_type: kind.resource_type,
+        options: options
+            .map(|option| ResourceTypeOption {
+                name: option.option_name,
+                values: option.option_values.unwrap_or_else(Vec::new),
+            })
+            .collect(),
+    }
+}
+
+fn timestamp(time: DateTime) -> Result<Timestamp, CallFailure> {
+    Timestamp::from_unix(time.secs(), time.subsec_nanos()).ok_or_else(|| {
+        malformed(format!(
+            "EC2 gave a time outside the years 0 to 9999: {} seconds since 1970",
+            time.secs()
+        ))
+    })
+}
+
+/// Which Regions an account has enabled.
+#[derive(Clone, Debug)]
+pub struct EnabledRegions {
+    opt_in_status: BTreeMap<Region, Option<String>>,
+}
+
+impl EnabledRegions {
+    /// Asks EC2 in `home` for every Region there is, and whether the account has it.
+    ///
+    /// # Errors
+    /// Fails as EC2 does, after the SDK's retries.
+    pub async fn of(access: &AccountAccess, home: &Region) -> Result<Self, CallFailure> {
+        let answer = client(access, home)
+            .describe_regions()
+            .all_regions(true)
+            .send()
+            .await?;
+        let opt_in_status = answer
+            .regions
+            .into_iter()
+            .flatten()
+            // A Region of a name that can't be one can't be audited either.
+            .filter_map(|region| Some((region.region_name?.parse().ok()?, region.opt_in_status)))
+            .collect();
+        Ok(Self { opt_in_status })
+    }
+
+    /// Every Region that the account can use.
+    pub fn names(&self) -> BTreeSet<Region> {
+        let enabled = self
+            .opt_in_status
+            .keys()
+            .filter(|region| !self.is_not_enabled(region));
+        enabled.cloned().collect()
+    }
+
+    /// Whether EC2 says of a Region that the account has not enabled it.
+    pub fn is_not_enabled(&self, region: &Region) -> bool {
+        matches!(self.opt_in_status.get(region), Some(Some(status)) if status == "not-opted-in")
+    }
+}

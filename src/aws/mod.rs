@@ -1,0 +1,108 @@
+//! The only code that names a type of the AWS SDK.
+//!
+//! Everything that goes in or comes out is this project's own: the SDK's `Option`s are decided here,
+//! and its errors become a [`CallFailure`].
+
+mod accounts;
+mod broken_answer;
+mod ec2;
+mod failure;
+mod s3;
+mod whole_document;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, Region as SdkRegion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+pub use accounts::{AccountAccess, Caller};
+pub use ec2::{EnabledRegions, ListedPage, ReportQuery, UsageReports};
+pub use failure::{CallFailure, FailureKind};
+pub use s3::{Bucket, Condition, Stored, Upload, UploadedPart};
+
+use crate::target::Region;
+
+/// Attempts of one call, the first included.
+///
+/// With the back-off below, the last one starts 20 to 45 seconds after the first: long enough to sit out
+/// an empty token bucket of EC2 (refilled at 20 calls a second) and a short disturbance, and many enough
+/// that a service which fails half of all calls loses 1 of 30,000.
+const MAX_ATTEMPTS: u32 = 15;
+
+/// The wait before the first retry, at most; each further one waits up to twice as long.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest wait before a retry.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A TCP and TLS handshake that takes longer has lost packets: a new one is faster.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One attempt, from sending to the last byte of the answer. A page of 1,000 reports is below 2 MB,
+/// a part of an upload 5 MiB; whatever takes longer hangs.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The way to AWS: credentials, endpoints, and the one HTTP client that all SDK clients share.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    config: SdkConfig,
+}
+
+impl Aws {
+    /// Reads credentials, Region and endpoints where every AWS tool does: in Lambda, from the
+    /// function's environment.
+    pub async fn from_environment() -> Self {
+        Self {
+            config: loader().load().await,
+        }
+    }
+
+    /// Talks to a local AWS: everything at one endpoint, with an access key that it knows.
+    pub async fn at_endpoint(endpoint: &str, region: &Region, access_key_id: &str) -> Self {
+        let credentials = Credentials::new(access_key_id, "secret", None, None, "LocalAws");
+        let loader = loader()
+            .endpoint_url(endpoint)
+            .region(sdk_region(region))
+            .credentials_provider(credentials);
+        Self {
+            config: loader.load().await,
+        }
+    }
+
+    /// The function's own Region; `None` where the environment names none, or none of the right form.
+    pub fn region(&self) -> Option<Region> {
+        self.config.region()?.as_ref().parse().ok()
+    }
+
+    /// The archive's bucket.
+    pub fn bucket(&self, name: &str) -> Bucket {
+        Bucket::new(&self.config, name)
+    }
+}
+
+fn loader() -> ConfigLoader {
+    let http_client = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http_client)
+        .retry_config(
+            RetryConfig::standard()
+                .with_max_attempts(MAX_ATTEMPTS)
+                .with_initial_backoff(INITIAL_BACKOFF)
+                .with_max_backoff(MAX_BACKOFF),
+        )
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .build(),
+        )
+}
+
+fn sdk_region(region: &Region) -> SdkRegion {
+    SdkRegion::new(region.as_str().to_owned())
+}

@@ -1,0 +1,244 @@
+//! The archive's bucket.
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::broken_answer::BrokenAnswer;
+use super::failure::malformed;
+use super::{CallFailure, FailureKind};
+
+/// A bucket, and the calls that the archive needs of it.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+}
+
+/// An object as it was read.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its entity tag, for a conditional write.
+    pub etag: String,
+    /// Its version; `None` in a bucket without versions.
+    pub version_id: Option<String>,
+}
+
+/// When a write may take place.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// Only where no object has the key.
+    Absent,
+    /// Only where the object is still the one with this entity tag.
+    Unchanged(String),
+    /// Whatever is there.
+    Always,
+}
+
+impl Condition {
+    fn if_none_match(&self) -> Option<String> {
+        matches!(self, Self::Absent).then(|| "*".to_owned())
+    }
+
+    fn if_match(&self) -> Option<String> {
+        match self {
+            Self::Unchanged(etag) => Some(etag.clone()),
+            Self::Absent | Self::Always => None,
+        }
+    }
+}
+
+/// A multipart upload under way.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    key: String,
+    upload_id: String,
+}
+
+/// A part that S3 has taken.
+#[derive(Clone, Debug)]
+pub struct UploadedPart(CompletedPart);
+
+/// The SHA-256 of some bytes.
+type Sha256Digest = [u8; 32];
+
+impl Bucket {
+    pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
+        // An endpoint of its own (a local S3) rarely has a host name for each bucket.
+        let own_endpoint =
+            config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let config = aws_sdk_s3::config::Builder::from(config)
+            .force_path_style(own_endpoint)
+            .retry_classifier(BrokenAnswer)
+            .build();
+        Self {
+            client: Client::from_conf(config),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads an object whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
+    pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key)
+            .send()
+            .await;
+        let answer = match answer.map_err(CallFailure::from) {
+            Ok(answer) => answer,
+            Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let version_id = answer.version_id;
+        let etag = answer
+            .e_tag
+            .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
+        let body = answer.body.collect().await;
+        let body =
+            body.map_err(|error| malformed(format!("reading the object broke off: {error}")))?;
+        Ok(Some(Stored {
+            bytes: body.to_vec(),
+            etag,
+            version_id,
+        }))
+    }
+
+    /// Writes an object in one call, and returns its version. S3 checks the digest.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn put(
+        &self,
+        key: &str,
+        content_type: &str,
+        bytes: Vec<u8>,
+        sha256: &Sha256Digest,
+        condition: &Condition,
+    ) -> Result<Option<String>, CallFailure> {
+        let answer = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .content_type(content_type)
+            .checksum_sha256(BASE64.encode(sha256))
+            .set_if_none_match(condition.if_none_match())
+            .set_if_match(condition.if_match())
+            .body(ByteStream::from(bytes))
+            .send()
+            .await?;
+        Ok(answer.version_id)
+    }
+
+    /// Starts a multipart upload.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn start_upload(&self, key: &str, content_type: &str) -> Result<Upload, CallFailure> {
+        let answer = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.name)
+            .key(key)
+            .content_type(content_type)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .send()
+            .await?;
+        let upload_id = answer
+            .upload_id
+            .ok_or_else(|| malformed("S3 gave no ID for the upload".to_owned()))?;
+        Ok(Upload {
+            key: key.to_owned(),
+            upload_id,
+        })
+    }
+
+    /// Uploads one part, counted from 1. S3 checks the digest.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn upload_part(
+        &self,
+        upload: &Upload,
+        number: i32,
+        bytes: Vec<u8>,
+        sha256: &Sha256Digest,
+    ) -> Result<UploadedPart, CallFailure> {
+        let digest = BASE64.encode(sha256);
+        let answer = self
+            .client
+            .upload_part()
+            .bucket(&self.name)
+            .key(&upload.key)
+            .upload_id(&upload.upload_id)
+            .part_number(number)
+            .checksum_sha256(&digest)
+            .body(ByteStream::from(bytes))
+            .send()
+            .await?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .checksum_sha256(digest)
+            .build();
+        Ok(UploadedPart(part))
+    }
+
+    /// Makes an object of the parts, and returns its version.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn complete_upload(
+        &self,
+        upload: &Upload,
+        parts: Vec<UploadedPart>,
+        condition: &Condition,
+    ) -> Result<Option<String>, CallFailure> {
+        let parts = parts.into_iter().map(|UploadedPart(part)| part).collect();
+        let answer = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.name)
+            .key(&upload.key)
+            .upload_id(&upload.upload_id)
+            .multipart_upload(
+                CompletedMultipartUpload::builder()
+                    .set_parts(Some(parts))
+                    .build(),
+            )
+            .set_if_none_match(condition.if_none_match())
+            .set_if_match(condition.if_match())
+            .send()
+            .await?;
+        Ok(answer.version_id)
+    }
+
+    /// Gives an upload up, so that its parts cost nothing more.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn abort_upload(&self, upload: &Upload) -> Result<(), CallFailure> {
+        let request = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.name)
+            .key(&upload.key);
+        request.upload_id(&upload.upload_id).send().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! The Lambda function: settings, the way to AWS, the runtime. It decides nothing.
+
+use image_usage_auditor::aws::Aws;
+use image_usage_auditor::lambda;
+use image_usage_auditor::run::Auditor;
+use image_usage_auditor::settings::{InvalidSettings, Settings};
+use lambda_runtime::{LambdaEvent, service_fn};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    lambda::log_as_json();
+    let auditor = match start().await {
+        Ok(auditor) => auditor,
+        Err(error) => return lambda::refuse_to_start(&error).await,
+    };
+    let auditor = &auditor;
+    lambda_runtime::run(service_fn(|event: LambdaEvent<_>| {
+        lambda::answer(auditor, event)
+    }))
+    .await
+}
+
+async fn start() -> Result<Auditor, InvalidSettings> {
+    let settings = Settings::from_environment()?;
+    let aws = Aws::from_environment().await;
+    let home = aws.region().ok_or_else(InvalidSettings::no_region)?;
+    Ok(Auditor::new(settings, aws, home, lambda::function_name()))
+}

@@ -1,0 +1,442 @@
+//! The documents of the archive: a report's line, the ledger of targets and the snapshot.
+//!
+//! Members are written in the order in which they are declared here, and lists are sorted, so that the
+//! same facts give the same bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::findings::{Finding, FindingKind, ListedFindings, Policy};
+use crate::keys::RunId;
+use crate::report::{ReportState, ResourceType, Tags, UsageReport};
+use crate::target::{AccountId, Region, Target};
+use crate::timestamp::Timestamp;
+
+/// The version of the documents' shape; it rises when a member changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One report as a line of a target's object.
+#[derive(Serialize, Debug)]
+pub struct ReportLine<'a> {
+    account_id: &'a AccountId,
+    region: &'a Region,
+    report_id: Option<&'a str>,
+    image_id: Option<&'a str>,
+    state: Option<&'a ReportState>,
+    state_reason: Option<&'a str>,
+    creation_time: Option<Timestamp>,
+    expiration_time: Option<Timestamp>,
+    resource_types: &'a [ResourceType],
+    requested_account_ids: &'a [String],
+    tags: &'a Tags,
+    findings: &'a [FindingKind],
+}
+
+impl<'a> ReportLine<'a> {
+    /// Puts a report and what the rules say of it on a line.
+    pub fn new(target: &'a Target, report: &'a UsageReport, findings: &'a [FindingKind]) -> Self {
+        Self {
+            account_id: &target.account_id,
+            region: &target.region,
+            report_id: report.report_id.as_deref(),
+            image_id: report.image_id.as_deref(),
+            state: report.state.as_ref(),
+            state_reason: report.state_reason.as_deref(),
+            creation_time: report.creation_time,
+            expiration_time: report.expiration_time,
+            resource_types: &report.resource_types,
+            requested_account_ids: &report.requested_account_ids,
+            tags: &report.tags,
+            findings,
+        }
+    }
+}
+
+/// What a run did for one target, as the ledger tells it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// The account that was looked at.
+    pub account_id: AccountId,
+    /// The Region that was looked at.
+    pub region: Region,
+    /// How far the look got.
+    pub status: TargetStatus,
+    /// The pages of the listing that were read.
+    pub pages: u64,
+    /// The reports that are archived.
+    pub reports: u64,
+    /// Why the look broke off, or why there was none; `None` for a complete target.
+    pub error: Option<TargetError>,
+    /// Where the reports lie; `None` where nothing was read.
+    pub object: Option<ArchivedObject>,
+}
+
+/// How far the look at a target got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetStatus {
+    /// Every page was read and is archived.
+    Complete,
+    /// Some pages are archived, then the listing broke off.
+    Incomplete,
+    /// Nothing could be read.
+    Failed,
+    /// The Region isn't enabled for the account.
+    Skipped,
+}
+
+impl TargetStatus {
+    /// The word that stands in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Why a target could not be read to its end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct TargetError {
+    /// AWS's error code, or one of this project's own where no AWS service answered.
+    pub code: String,
+    /// The error in words; AWS's own where there are any.
+    pub message: String,
+    /// What AWS support asks for; `None` where no AWS service answered.
+    pub request_id: Option<String>,
+}
+
+/// An object that a run wrote, so that anybody can check it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ArchivedObject {
+    /// Its key in the archive's bucket.
+    pub key: String,
+    /// Its version; `None` in a bucket without versions.
+    pub version_id: Option<String>,
+    /// The SHA-256 of its bytes as stored, in hex.
+    pub sha256: String,
+    /// Its size as stored, in bytes.
+    pub bytes: u64,
+    /// Its lines, once decompressed.
+    pub lines: u64,
+}
+
+/// What a run was asked to look at; `full` when it was asked for everything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Scope {
+    /// Whether nothing narrowed the run.
+    pub full: bool,
+    /// Only reports of these AMIs.
+    pub image_ids: Vec<String>,
+    /// Only these reports.
+    pub report_ids: Vec<String>,
+    /// Only reports that EC2's filters let through.
+    pub filters: Vec<Filter>,
+    /// These Regions instead of the configured ones.
+    pub regions: Vec<Region>,
+    /// These accounts instead of the configured ones.
+    pub account_ids: Vec<AccountId>,
+}
+
+/// A filter of EC2: a report passes with any one of the values.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The filter's name, such as `state` or `tag:Owner`.
+    pub name: String,
+    /// The values that pass.
+    pub values: Vec<String>,
+}
+
+/// The program that wrote a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Auditor {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Whether a run saw all that it was told to look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// Every target was read to its end, or its Region isn't enabled.
+    Complete,
+    /// At least one target is incomplete or failed.
+    Partial,
+}
+
+impl RunStatus {
+    /// The word that stands in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+/// Everything that a run counted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Counts {
+    /// Targets by status.
+    pub targets: TargetCounts,
+    /// Reports by state.
+    pub reports: ReportCounts,
+    /// Findings by kind.
+    pub findings: FindingCounts,
+}
+
+/// Targets by status.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each member counts the status of its name")]
+pub struct TargetCounts {
+    pub complete: u64,
+    pub incomplete: u64,
+    pub failed: u64,
+    pub skipped: u64,
+}
+
+/// Reports by state; `other` counts the states that this version doesn't know, and missing ones.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each member counts the state of its name")]
+pub struct ReportCounts {
+    pub total: u64,
+    pub available: u64,
+    pub pending: u64,
+    pub error: u64,
+    pub other: u64,
+}
+
+/// Findings by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each member counts the kind of its name")]
+pub struct FindingCounts {
+    pub total: u64,
+    pub expiring: u64,
+    pub expired: u64,
+    pub failed: u64,
+    pub stuck: u64,
+    pub unrecognised_state: u64,
+    pub undated: u64,
+}
+
+impl Counts {
+    /// Counts one report and its findings.
+    pub fn add_report(&mut self, state: Option<&ReportState>, findings: &[FindingKind]) {
+        self.reports.total += 1;
+        *match state {
+            Some(ReportState::Available) => &mut self.reports.available,
+            Some(ReportState::Pending) => &mut self.reports.pending,
+            Some(ReportState::Error) => &mut self.reports.error,
+            Some(ReportState::Other(_)) | None => &mut self.reports.other,
+        } += 1;
+        for kind in findings {
+            self.findings.total += 1;
+            *match kind {
+                FindingKind::Failed => &mut self.findings.failed,
+                FindingKind::Expired => &mut self.findings.expired,
+                FindingKind::Expiring => &mut self.findings.expiring,
+                FindingKind::Stuck => &mut self.findings.stuck,
+                FindingKind::UnrecognisedState => &mut self.findings.unrecognised_state,
+                FindingKind::Undated => &mut self.findings.undated,
+            } += 1;
+        }
+    }
+
+    /// Counts one target.
+    pub fn add_target(&mut self, status: TargetStatus) {
+        *match status {
+            TargetStatus::Complete => &mut self.targets.complete,
+            TargetStatus::Incomplete => &mut self.targets.incomplete,
+            TargetStatus::Failed => &mut self.targets.failed,
+            TargetStatus::Skipped => &mut self.targets.skipped,
+        } += 1;
+    }
+
+    /// Adds what another part of the run counted.
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            targets,
+            reports,
+            findings,
+        } = other;
+        let TargetCounts {
+            complete,
+            incomplete,
+            failed,
+            skipped,
+        } = targets;
+        self.targets.complete += complete;
+        self.targets.incomplete += incomplete;
+        self.targets.failed += failed;
+        self.targets.skipped += skipped;
+        let ReportCounts {
+            total,
+            available,
+            pending,
+            error,
+            other,
+        } = reports;
+        self.reports.total += total;
+        self.reports.available += available;
+        self.reports.pending += pending;
+        self.reports.error += error;
+        self.reports.other += other;
+        let FindingCounts {
+            total,
+            expiring,
+            expired,
+            failed,
+            stuck,
+            unrecognised_state,
+            undated,
+        } = findings;
+        self.findings.total += total;
+        self.findings.expiring += expiring;
+        self.findings.expired += expired;
+        self.findings.failed += failed;
+        self.findings.stuck += stuck;
+        self.findings.unrecognised_state += unrecognised_state;
+        self.findings.undated += undated;
+    }
+
+    /// The status of a run that counted this.
+    pub fn run_status(&self) -> RunStatus {
+        match self.targets {
+            TargetCounts {
+                incomplete: 0,
+                failed: 0,
+                ..
+            } => RunStatus::Complete,
+            _ => RunStatus::Partial,
+        }
+    }
+}
+
+/// What the audit of one target came to: its line of the ledger, its counts and its findings.
+#[derive(Debug)]
+pub struct TargetOutcome {
+    /// The target's line of the ledger.
+    pub ledger: LedgerLine,
+    /// The reports and findings that are archived, and the target itself.
+    pub counts: Counts,
+    /// The most urgent findings of the target.
+    pub findings: ListedFindings,
+}
+
+impl TargetOutcome {
+    /// Tells of a target of which nothing was read.
+    pub fn unread(target: Target, status: TargetStatus, pages: u64, error: TargetError) -> Self {
+        let mut counts = Counts::default();
+        counts.add_target(status);
+        let Target { account_id, region } = target;
+        let ledger = LedgerLine {
+            account_id,
+            region,
+            status,
+            pages,
+            reports: 0,
+            error: Some(error),
+            object: None,
+        };
+        Self {
+            ledger,
+            counts,
+            findings: ListedFindings::default(),
+        }
+    }
+}
+
+/// One run, whole: written last, its presence says that everything it names is in the archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The version of this document's shape.
+    pub schema_version: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// The program that wrote it.
+    pub auditor: Auditor,
+    /// What the run was asked to look at.
+    pub scope: Scope,
+    /// The moment the run was scheduled for.
+    pub scheduled_at: Timestamp,
+    /// The run's start, and the `now` of all rules.
+    pub started_at: Timestamp,
+    /// When the last target was done.
+    pub finished_at: Timestamp,
+    /// The limits that the rules went by.
+    pub policy: Policy,
+    /// Whether the run saw everything.
+    pub status: RunStatus,
+    /// The ledger: every target, sorted by account, then Region.
+    pub targets: Vec<LedgerLine>,
+    /// What was counted; always whole.
+    pub counts: Counts,
+    /// The most urgent findings, sorted.
+    pub findings: Vec<Finding>,
+    /// The findings that are counted but not listed.
+    pub findings_omitted: u64,
+}
+
+/// What a run knows of itself from its first moment on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunFacts {
+    /// The run.
+    pub run_id: RunId,
+    /// What it was asked to look at.
+    pub scope: Scope,
+    /// The moment it was scheduled for.
+    pub scheduled_at: Timestamp,
+    /// Its start.
+    pub started_at: Timestamp,
+    /// The limits that its rules go by.
+    pub policy: Policy,
+}
+
+impl Snapshot {
+    /// Puts the outcomes of all targets together, in whatever order they came.
+    pub fn new(
+        facts: RunFacts,
+        finished_at: Timestamp,
+        outcomes: impl IntoIterator<Item = TargetOutcome>,
+    ) -> Self {
+        let (mut targets, mut counts, mut findings) =
+            (Vec::new(), Counts::default(), ListedFindings::default());
+        for outcome in outcomes {
+            targets.push(outcome.ledger);
+            counts.merge(&outcome.counts);
+            findings.merge(outcome.findings);
+        }
+        targets.sort_by(|a, b| (&a.account_id, &a.region).cmp(&(&b.account_id, &b.region)));
+        let findings = findings.into_sorted_vec();
+        let RunFacts {
+            run_id,
+            scope,
+            scheduled_at,
+            started_at,
+            policy,
+        } = facts;
+        Self {
+            schema_version: SCHEMA_VERSION,
+            run_id,
+            auditor: Auditor {
+                name: env!("CARGO_PKG_NAME").to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            scope,
+            scheduled_at,
+            started_at,
+            finished_at,
+            policy,
+            status: counts.run_status(),
+            targets,
+            counts,
+            findings_omitted: counts.findings.total - findings.len() as u64,
+            findings,
+        }
+    }
+}
