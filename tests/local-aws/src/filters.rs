@@ -1,0 +1,106 @@
+//! EC2's filters: values with wildcards.
+
+/// A filter of a request: a name, and patterns of which one has to match.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    pub(crate) name: String,
+    pub(crate) values: Vec<String>,
+}
+
+/// Tells whether a value matches a pattern, case by case.
+///
+/// `*` stands for any characters or none, `?` for one character, and `\` takes the meaning of
+/// the next character away.
+pub(crate) fn matches_pattern(pattern: &str, value: &str) -> bool {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Part {
+        Any,
+        One,
+        Letter(char),
+    }
+    let mut parts = Vec::new();
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        parts.push(match letter {
+            '*' => Part::Any,
+            '?' => Part::One,
+            // A backslash at the end stands for itself.
+            '\\' => Part::Letter(letters.next().unwrap_or('\\')),
+            letter => Part::Letter(letter),
+        });
+    }
+    let value: Vec<char> = value.chars().collect();
+    let (mut at, mut part) = (0, 0);
+    let mut last_any = None;
+    while at < value.len() {
+        match parts.get(part) {
+            Some(Part::Any) => {
+                last_any = Some((part, at));
+                part += 1;
+            }
+            Some(Part::One) => {
+                at += 1;
+                part += 1;
+            }
+            Some(Part::Letter(letter)) if *letter == value[at] => {
+                at += 1;
+                part += 1;
+            }
+            // No match here: the last `*` takes one character more.
+            _ => match &mut last_any {
+                Some((any, taken)) => {
+                    *taken += 1;
+                    at = *taken;
+                    part = *any + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    parts[part..].iter().all(|part| *part == Part::Any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches_pattern;
+
+    #[test]
+    fn wildcards_match_as_ec2_describes_them() {
+        for (pattern, value) in [
+            ("2025-11-29T*", "2025-11-29T11:04:43.305Z"),
+            ("*", ""),
+            ("*", "anything"),
+            ("a*b*c", "a--b--b--c"),
+            ("Team?", "TeamA"),
+            ("Team?", "Team日"),
+            ("\\*amazon\\?\\\\", "*amazon?\\"),
+            ("**", "x"),
+            ("*ab", "aab"),
+            ("end\\", "end\\"),
+        ] {
+            assert!(matches_pattern(pattern, value), "{pattern} {value}");
+        }
+    }
+
+    #[test]
+    fn what_differs_in_case_or_length_does_not_match() {
+        for (pattern, value) in [
+            ("TeamA", "teama"),
+            ("Team?", "Team"),
+            ("Team?", "TeamAB"),
+            ("", "x"),
+            ("x", ""),
+            ("a*b", "a-b-"),
+            ("\\*", "x"),
+            ("available", "availabl"),
+        ] {
+            assert!(!matches_pattern(pattern, value), "{pattern} {value}");
+        }
+    }
+
+    #[test]
+    fn many_wildcards_on_a_long_value_end() {
+        let pattern = "a*".repeat(100) + "b";
+        assert!(!matches_pattern(&pattern, &"a".repeat(10_000)));
+    }
+}

@@ -1,0 +1,194 @@
+//! Organizations: `ListAccounts`, in JSON 1.1.
+
+use crate::answer::{Answer, ApiError, Delivery};
+use crate::faults::{FaultKind, Faults, PagePosition, Service, Subject};
+use crate::random::hash_of;
+use crate::server::{Caller, Reply};
+use crate::tokens::{Cursor, PageToken};
+use crate::world::World;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// The operation as `X-Amz-Target` names it.
+pub(crate) const LIST_ACCOUNTS_TARGET: &str = "AWSOrganizationsV20161128.ListAccounts";
+
+/// One request to Organizations, and what is needed to answer it.
+pub(crate) struct Organizations<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) faults: &'a Faults,
+    pub(crate) caller: &'a Caller,
+    pub(crate) target: &'a str,
+    pub(crate) body: &'a [u8],
+    pub(crate) request_id: &'a str,
+}
+
+struct AccountPage {
+    accounts: Vec<Value>,
+    start: u64,
+    next: Option<u64>,
+    number: u32,
+}
+
+impl Organizations<'_> {
+    pub(crate) fn reply(&self, operation: &str) -> Reply {
+        let request: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let given = request.get("NextToken").and_then(Value::as_str);
+        let page = match self.target {
+            _ if self.caller.has_expired => {
+                Err(ApiError::expired_credentials(Service::Organizations))
+            }
+            LIST_ACCOUNTS_TARGET => self.select(&request, given),
+            _ => Err(ApiError::new(
+                400,
+                "UnknownOperationException",
+                "The operation is not known.",
+            )),
+        };
+        let position = page.as_ref().ok().map(|page| PagePosition {
+            number: page.number,
+            is_last: page.next.is_none(),
+            has_token: given.is_some(),
+        });
+        let ruling = self.faults.rule_on(Subject {
+            service: Service::Organizations,
+            operation,
+            account: &self.caller.account,
+            region: &self.caller.region,
+            key: None,
+            page: position,
+        });
+        let fault = ruling.kind.as_ref().and_then(|kind| {
+            ApiError::of_fault(kind, Service::Organizations, operation, &self.caller.arn)
+        });
+        let mut answer = match (fault, page) {
+            (Some(error), _) | (None, Err(error)) => {
+                error.answer(Service::Organizations, self.request_id)
+            }
+            (None, Ok(page)) => {
+                let body = self.write_page(page, given, ruling.kind.as_ref());
+                Answer::json(StatusCode::OK, self.request_id, &body)
+            }
+        };
+        if ruling.kind == Some(FaultKind::MalformedXml) {
+            answer.malform();
+        }
+        Reply {
+            answer,
+            delivery: ruling
+                .kind
+                .as_ref()
+                .and_then(Delivery::of)
+                .unwrap_or(Delivery::Whole),
+            latency: ruling.latency,
+            fault: ruling.kind,
+            page: position.map(|position| position.number),
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        hash_of([LIST_ACCOUNTS_TARGET, self.caller.account.as_str()])
+    }
+
+    fn select(&self, request: &Value, given: Option<&str>) -> Result<AccountPage, ApiError> {
+        let now = self.world.now();
+        let state = self.world.lock();
+        if state.organization.is_empty() {
+            return Err(ApiError::new(
+                400,
+                "AWSOrganizationsNotInUseException",
+                "Your account is not a member of an organization.",
+            ));
+        }
+        if state.accounts.first() != Some(&self.caller.account) {
+            return Err(ApiError::new(
+                400,
+                "AccessDeniedException",
+                "You don't have permissions to access this resource.",
+            ));
+        }
+        let most = match request.get("MaxResults") {
+            None | Some(Value::Null) => state.organization_page_size,
+            Some(value) => {
+                let most = value.as_u64().filter(|most| (1..=20).contains(most));
+                let most = most.ok_or_else(|| {
+                    invalid_input("You provided a value for MaxResults that is not from 1 to 20.")
+                })?;
+                state.organization_page_size.min(most as usize)
+            }
+        };
+        let token = match given {
+            None => PageToken::first(),
+            Some(text) => PageToken::read(text, self.fingerprint(), now)
+                .ok_or_else(|| invalid_input("You provided an invalid NextToken."))?,
+        };
+        let management = &self.caller.account;
+        let start = token.cursor.sequence;
+        let accounts = state
+            .organization
+            .iter()
+            .skip(start as usize)
+            .take(most)
+            .map(|(id, status)| {
+                json!({
+                    "Id": id,
+                    "Arn": format!("arn:aws:organizations::{management}:account/o-localaws00/{id}"),
+                    "Email": format!("account-{id}@example.com"),
+                    "Name": format!("Account {id}"),
+                    "Status": status,
+                    "State": status,
+                    "JoinedMethod": if id == management { "INVITED" } else { "CREATED" },
+                    "JoinedTimestamp": 1_700_000_000.123,
+                })
+            })
+            .collect::<Vec<_>>();
+        let end = start + accounts.len() as u64;
+        Ok(AccountPage {
+            accounts,
+            start,
+            next: (end < state.organization.len() as u64).then_some(end),
+            number: token.number,
+        })
+    }
+
+    fn write_page(
+        &self,
+        mut page: AccountPage,
+        given: Option<&str>,
+        fault: Option<&FaultKind>,
+    ) -> Value {
+        match fault {
+            Some(FaultKind::EmptyPage) => {
+                page.accounts.clear();
+                page.next = Some(page.start);
+            }
+            Some(FaultKind::DuplicateReport) => {
+                page.accounts.extend(page.accounts.last().cloned());
+            }
+            Some(FaultKind::BareReport) => page.accounts.push(json!({})),
+            _ => {}
+        }
+        let mut body = json!({"Accounts": page.accounts});
+        let token = page.next.map(|sequence| {
+            let expires_at = self.world.now() + self.world.lock().page_token_lifetime;
+            PageToken {
+                cursor: Cursor { sequence, entry: 0 },
+                number: page.number + 1,
+                expires_at,
+            }
+            .write(self.fingerprint())
+        });
+        let token = match fault {
+            Some(FaultKind::RepeatToken) => given.map(str::to_owned),
+            Some(FaultKind::EmptyToken) => token.or(Some(String::new())),
+            _ => token,
+        };
+        if let Some(token) = token {
+            body["NextToken"] = Value::String(token);
+        }
+        body
+    }
+}
+
+fn invalid_input(message: &str) -> ApiError {
+    ApiError::new(400, "InvalidInputException", message)
+}

@@ -1,0 +1,531 @@
+//! What the local AWS holds: accounts, Regions, roles, an organization and reports.
+
+use crate::clock::Clock;
+use crate::random::{Random, hash_of};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use time::{Duration, OffsetDateTime};
+
+/// The account that answers for every access key that names no other.
+pub const DEFAULT_ACCOUNT: &str = "111122223333";
+
+/// The commercial Regions that every account has without opting in.
+pub const CLASSIC_REGIONS: [&str; 17] = [
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+];
+
+/// An image usage report; like EC2's, with every member optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The AMI that the report is about.
+    pub image_id: Option<String>,
+    /// The report's own ID.
+    pub report_id: Option<String>,
+    /// The resource types that were asked for.
+    pub resource_types: Vec<ResourceType>,
+    /// The accounts that were asked for; none means all.
+    pub account_ids: Vec<String>,
+    /// `available`, `pending`, `error`, or anything else.
+    pub state: Option<String>,
+    /// Why the report is in `error`.
+    pub state_reason: Option<String>,
+    /// When the report was asked for.
+    pub creation_time: Option<OffsetDateTime>,
+    /// When EC2 says that it will delete the report.
+    pub expiration_time: Option<OffsetDateTime>,
+    /// The report's tags, in their order.
+    pub tags: Vec<Tag>,
+    /// What `DescribeImageUsageReportEntries` answers once the report is `available`.
+    pub entries: Vec<Entry>,
+    /// A state that the report will take.
+    pub transition: Option<Transition>,
+    /// When the report vanishes from every answer.
+    ///
+    /// `None` stands for the expiration time, as EC2 promises; or, for a report that had already
+    /// expired when it was put into the world, for a day after that, as EC2 may be late.
+    pub deleted_at: Option<OffsetDateTime>,
+}
+
+/// A resource type of a report, with its options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceType {
+    /// For example `ec2:Instance`.
+    pub resource_type: Option<String>,
+    /// For example how many versions of a launch template are looked at.
+    pub options: Vec<ResourceTypeOption>,
+}
+
+/// An option of a resource type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceTypeOption {
+    /// For example `version-depth`.
+    pub name: Option<String>,
+    /// The option's values.
+    pub values: Vec<String>,
+}
+
+/// A tag of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// The tag's key.
+    pub key: Option<String>,
+    /// The tag's value.
+    pub value: Option<String>,
+}
+
+/// An entry of a report: so many resources of one type use the image in one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The type of the resources.
+    pub resource_type: Option<String>,
+    /// The account that uses the image.
+    pub account_id: Option<String>,
+    /// How many resources refer to the image.
+    pub usage_count: Option<i64>,
+}
+
+/// A state that a report takes at a time of the world's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When the report takes the state.
+    pub at: OffsetDateTime,
+    /// The state it takes.
+    pub state: String,
+    /// The reason that goes with it.
+    pub state_reason: Option<String>,
+}
+
+impl ResourceType {
+    /// Names a resource type without options.
+    pub fn new(resource_type: impl Into<String>) -> Self {
+        Self {
+            resource_type: Some(resource_type.into()),
+            options: Vec::new(),
+        }
+    }
+
+    /// Adds an option.
+    pub fn option(mut self, name: impl Into<String>, values: &[&str]) -> Self {
+        self.options.push(ResourceTypeOption {
+            name: Some(name.into()),
+            values: values.iter().map(ToString::to_string).collect(),
+        });
+        self
+    }
+}
+
+impl Tag {
+    /// Makes a tag of a key and a value.
+    pub fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            key: Some(key.into()),
+            value: Some(value.into()),
+        }
+    }
+}
+
+impl Report {
+    /// Gives the report as it shows itself at `now`: a transition that is due has taken place.
+    pub(crate) fn at(mut self, now: OffsetDateTime) -> Self {
+        if let Some(transition) = self.transition.take_if(|transition| transition.at <= now) {
+            self.state = Some(transition.state);
+            self.state_reason = transition.state_reason;
+        }
+        self
+    }
+
+    pub(crate) fn state_at(&self, now: OffsetDateTime) -> (Option<&str>, Option<&str>) {
+        match &self.transition {
+            Some(transition) if transition.at <= now => (
+                Some(transition.state.as_str()),
+                transition.state_reason.as_deref(),
+            ),
+            _ => (self.state.as_deref(), self.state_reason.as_deref()),
+        }
+    }
+}
+
+/// A role that `AssumeRole` may be asked for.
+#[derive(Clone, Debug, Default)]
+pub struct RoleOptions {
+    /// The role's name.
+    pub name: String,
+    /// The external ID that the role demands.
+    pub external_id: Option<String>,
+    /// Whether nobody may assume it.
+    pub deny: bool,
+    /// How long its credentials live, whatever the caller asks for.
+    pub lifetime: Option<Duration>,
+}
+
+/// What becomes of a report that `CreateImageUsageReport` starts.
+#[derive(Clone, Copy, Debug)]
+pub struct CreationOutcome {
+    /// How long the report is `pending`.
+    pub delay: Duration,
+    /// How probably it ends as `error` instead of `available`, from 0 to 1.
+    pub error_probability: f64,
+    /// The seed of those errors, of the IDs and of the entries.
+    pub seed: u64,
+}
+
+impl Default for CreationOutcome {
+    fn default() -> Self {
+        Self {
+            delay: Duration::minutes(5),
+            error_probability: 0.0,
+            seed: 1,
+        }
+    }
+}
+
+/// The accounts, Regions and reports of a local AWS; clones share the same world.
+#[derive(Clone, Debug)]
+pub struct World {
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+/// Makes a [`World`].
+#[derive(Clone, Debug)]
+pub struct WorldBuilder {
+    clock: Clock,
+    accounts: Vec<String>,
+    regions: Option<Vec<String>>,
+    disabled_regions: Vec<String>,
+    seed: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) accounts: Vec<String>,
+    pub(crate) regions: BTreeMap<String, RegionState>,
+    pub(crate) targets: BTreeMap<(String, String), Target>,
+    pub(crate) roles: BTreeMap<(String, String), RoleOptions>,
+    pub(crate) sessions: HashMap<String, Session>,
+    pub(crate) organization: BTreeMap<String, String>,
+    pub(crate) organization_page_size: usize,
+    pub(crate) page_token_lifetime: Duration,
+    pub(crate) creation: CreationOutcome,
+    pub(crate) random: Random,
+}
+
+#[derive(Debug)]
+pub(crate) struct RegionState {
+    pub(crate) enabled: bool,
+    pub(crate) disabled_for: BTreeSet<String>,
+}
+
+/// Temporary credentials that `AssumeRole` gave out.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) account: String,
+    pub(crate) role: String,
+    pub(crate) name: String,
+    pub(crate) expires_at: OffsetDateTime,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    /// In the order of their sequence numbers, which only grow.
+    stored: Vec<Stored>,
+    next_sequence: u64,
+    pub(crate) max_page_size: Option<usize>,
+    pub(crate) client_tokens: HashMap<String, (u64, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+    deleted_at: Option<OffsetDateTime>,
+    pub(crate) report: Report,
+}
+
+/// How long a report that came already expired stays: EC2 deletes it some time after all.
+const LATE_DELETION: Duration = Duration::DAY;
+
+impl Target {
+    pub(crate) fn put(&mut self, report: Report, now: OffsetDateTime) {
+        let deleted_at = report.deleted_at.or(match report.expiration_time {
+            Some(expires_at) if expires_at <= now => Some(now + LATE_DELETION),
+            expiration_time => expiration_time,
+        });
+        self.stored.push(Stored {
+            sequence: self.next_sequence,
+            deleted_at,
+            report,
+        });
+        self.next_sequence += 1;
+    }
+
+    /// Gives the reports that exist at `now`, in their order of creation, from a sequence number on.
+    pub(crate) fn live(
+        &self,
+        from_sequence: u64,
+        now: OffsetDateTime,
+    ) -> impl Iterator<Item = &Stored> {
+        let start = self
+            .stored
+            .partition_point(|stored| stored.sequence < from_sequence);
+        self.stored
+            .get(start..)
+            .unwrap_or_default()
+            .iter()
+            .filter(move |stored| stored.deleted_at.is_none_or(|at| now < at))
+    }
+
+    pub(crate) fn delete(&mut self, report_id: &str, now: OffsetDateTime) -> bool {
+        let found = self
+            .live(0, now)
+            .find(|stored| stored.report.report_id.as_deref() == Some(report_id))
+            .map(|stored| stored.sequence);
+        if let Some(sequence) = found {
+            self.stored.retain(|stored| stored.sequence != sequence);
+        }
+        found.is_some()
+    }
+}
+
+impl State {
+    /// Finds the account that an access key belongs to.
+    pub(crate) fn account_of(&self, access_key: &str) -> Option<&str> {
+        if let Some(session) = self.sessions.get(access_key) {
+            return Some(&session.account);
+        }
+        self.accounts
+            .iter()
+            .find(|account| access_key.contains(account.as_str()))
+            .or_else(|| self.accounts.first())
+            .map(String::as_str)
+    }
+
+    pub(crate) fn is_enabled(&self, account: &str, region: &str) -> bool {
+        self.regions
+            .get(region)
+            .is_some_and(|state| state.enabled && !state.disabled_for.contains(account))
+    }
+
+    pub(crate) fn target(&mut self, account: &str, region: &str) -> &mut Target {
+        self.targets
+            .entry((account.to_owned(), region.to_owned()))
+            .or_default()
+    }
+}
+
+impl World {
+    /// Starts to describe a world.
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder {
+            clock: Clock::system(),
+            accounts: Vec::new(),
+            regions: None,
+            disabled_regions: Vec::new(),
+            seed: 1,
+        }
+    }
+
+    /// Gives the world's clock; setting it sets the world's time.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the accounts, the default one first.
+    pub fn accounts(&self) -> Vec<String> {
+        self.lock().accounts.clone()
+    }
+
+    /// Gives the Regions that are enabled for an account, sorted.
+    pub fn enabled_regions(&self, account: &str) -> Vec<String> {
+        let state = self.lock();
+        state
+            .regions
+            .keys()
+            .filter(|region| state.is_enabled(account, region))
+            .cloned()
+            .collect()
+    }
+
+    /// Disables a Region for one account.
+    pub fn disable_region(&self, account: &str, region: &str) {
+        if let Some(state) = self.lock().regions.get_mut(region) {
+            state.disabled_for.insert(account.to_owned());
+        }
+    }
+
+    /// Adds a report to the end of a target's list.
+    pub fn put_report(&self, account: &str, region: &str, report: Report) {
+        self.put_reports(account, region, [report]);
+    }
+
+    /// Adds reports to the end of a target's list.
+    pub fn put_reports(
+        &self,
+        account: &str,
+        region: &str,
+        reports: impl IntoIterator<Item = Report>,
+    ) {
+        let now = self.now();
+        let mut state = self.lock();
+        let target = state.target(account, region);
+        for report in reports {
+            target.put(report, now);
+        }
+    }
+
+    /// Takes a report out of a target, as `DeleteImageUsageReport` does; answers whether it was there.
+    pub fn delete_report(&self, account: &str, region: &str, report_id: &str) -> bool {
+        let now = self.now();
+        self.lock().target(account, region).delete(report_id, now)
+    }
+
+    /// Gives the reports that a target holds at the clock's time, in their order of creation.
+    pub fn reports(&self, account: &str, region: &str) -> Vec<Report> {
+        let now = self.now();
+        let mut state = self.lock();
+        state
+            .target(account, region)
+            .live(0, now)
+            .map(|stored| stored.report.clone().at(now))
+            .collect()
+    }
+
+    /// Counts the reports that a target holds at the clock's time.
+    pub fn report_count(&self, account: &str, region: &str) -> usize {
+        let now = self.now();
+        self.lock().target(account, region).live(0, now).count()
+    }
+
+    /// Makes EC2 refuse a `MaxResults` above `size` in one target.
+    pub fn set_max_page_size(&self, account: &str, region: &str, size: usize) {
+        self.lock().target(account, region).max_page_size = Some(size);
+    }
+
+    /// Sets how long a page token is good for; an hour if never set.
+    pub fn set_page_token_lifetime(&self, lifetime: Duration) {
+        self.lock().page_token_lifetime = lifetime;
+    }
+
+    /// Sets what becomes of reports that are created from now on.
+    pub fn set_creation_outcome(&self, outcome: CreationOutcome) {
+        let mut state = self.lock();
+        state.creation = outcome;
+        state.random = Random::new(outcome.seed);
+    }
+
+    /// Puts a role into an account.
+    pub fn role(&self, account: &str, role: RoleOptions) {
+        let key = (account.to_owned(), role.name.clone());
+        self.lock().roles.insert(key, role);
+    }
+
+    /// Puts an account into the organization, `ACTIVE`, `SUSPENDED` or `PENDING_CLOSURE`.
+    ///
+    /// The first one sets the organization up; the world's default account manages it.
+    pub fn organization_account(&self, account: &str, status: &str) {
+        self.lock()
+            .organization
+            .insert(account.to_owned(), status.to_owned());
+    }
+
+    /// Sets how many accounts `ListAccounts` gives at most in one page; 20 if never set.
+    pub fn set_organization_page_size(&self, size: usize) {
+        self.lock().organization_page_size = size.max(1);
+    }
+}
+
+impl WorldBuilder {
+    /// Sets the clock; the system's if never set.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Adds an account; the first one is the default, [`DEFAULT_ACCOUNT`] if there is none.
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.accounts.push(account.into());
+        self
+    }
+
+    /// Sets the enabled Regions; [`CLASSIC_REGIONS`] if never set.
+    pub fn regions<R: Into<String>>(mut self, regions: impl IntoIterator<Item = R>) -> Self {
+        self.regions = Some(regions.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Adds a Region that exists but is enabled for no account.
+    pub fn disabled_region(mut self, region: impl Into<String>) -> Self {
+        self.disabled_regions.push(region.into());
+        self
+    }
+
+    /// Sets the seed of everything that EC2 leaves undefined, such as the order of Regions.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Makes the world.
+    pub fn build(self) -> World {
+        let enabled = self.regions.unwrap_or_else(|| {
+            CLASSIC_REGIONS
+                .iter()
+                .map(|region| (*region).to_owned())
+                .collect()
+        });
+        let mut regions = BTreeMap::new();
+        for (names, enabled) in [(enabled, true), (self.disabled_regions, false)] {
+            for name in names {
+                regions.insert(
+                    name,
+                    RegionState {
+                        enabled,
+                        disabled_for: BTreeSet::new(),
+                    },
+                );
+            }
+        }
+        let mut accounts = self.accounts;
+        if accounts.is_empty() {
+            accounts.push(DEFAULT_ACCOUNT.to_owned());
+        }
+        World {
+            clock: self.clock,
+            state: Arc::new(Mutex::new(State {
+                accounts,
+                regions,
+                targets: BTreeMap::new(),
+                roles: BTreeMap::new(),
+                sessions: HashMap::new(),
+                organization: BTreeMap::new(),
+                organization_page_size: 20,
+                page_token_lifetime: Duration::HOUR,
+                creation: CreationOutcome::default(),
+                random: Random::new(hash_of(["world"]) ^ self.seed),
+            })),
+        }
+    }
+}
