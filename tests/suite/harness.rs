@@ -1,0 +1,274 @@
+//! What the tests share: a local AWS, an auditor that talks to it, and a reader of the archive.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use image_usage_auditor::aws::Aws;
+use image_usage_auditor::keys::hex;
+use image_usage_auditor::run::{Answer, Auditor, Invocation, RunError, Summary};
+use image_usage_auditor::settings::Settings;
+use local_aws::{Clock, LocalAws, Report, World};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+
+pub(crate) const ACCOUNT: &str = "111122223333";
+pub(crate) const BUCKET: &str = "archive";
+pub(crate) const NOW: &str = "2026-11-22T06:00:05.250Z";
+const ARN: &str = "arn:aws:lambda:us-east-1:111122223333:function:image-usage-auditor";
+
+pub(crate) fn now() -> OffsetDateTime {
+    OffsetDateTime::parse(NOW, &time::format_description::well_known::Rfc3339).unwrap()
+}
+
+/// A world at [`NOW`] with these Regions.
+pub(crate) fn world(regions: &[&str]) -> World {
+    let regions = regions.iter().copied();
+    World::builder()
+        .clock(Clock::fixed(now()))
+        .account(ACCOUNT)
+        .regions(regions)
+        .build()
+}
+
+pub(crate) async fn local_aws(world: &World) -> LocalAws {
+    let aws = LocalAws::start(world.clone()).await.unwrap();
+    aws.create_bucket(BUCKET).unwrap();
+    aws
+}
+
+/// A healthy report with this ID.
+pub(crate) fn report(id: &str) -> Report {
+    Report {
+        image_id: Some("ami-0abcdef1234567890".to_owned()),
+        report_id: Some(id.to_owned()),
+        state: Some("available".to_owned()),
+        creation_time: Some(now() - Duration::days(10)),
+        expiration_time: Some(now() + Duration::days(20)),
+        ..Report::default()
+    }
+}
+
+pub(crate) fn healthy_reports(count: usize) -> impl Iterator<Item = Report> {
+    (0..count).map(|number| report(&format!("amiur-{number:017x}")))
+}
+
+pub(crate) async fn auditor(aws: &LocalAws, variables: &[(&str, &str)]) -> Auditor {
+    let variables: BTreeMap<&str, &str> = [("AUDITOR_ARCHIVE_BUCKET", BUCKET)]
+        .into_iter()
+        .chain(variables.iter().copied())
+        .collect();
+    let settings =
+        Settings::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()))
+            .unwrap();
+    let home = "us-east-1".parse().unwrap();
+    let access_key_id = format!("AKIA{ACCOUNT}");
+    let client = Aws::at_endpoint(&aws.endpoint(), &home, &access_key_id).await;
+    Auditor::new(settings, client, home, "image-usage-auditor".to_owned())
+}
+
+pub(crate) fn invocation() -> Invocation {
+    Invocation {
+        request_id: "0d6a6b3f-5b0e-4f7f-8d9c-3f1f9a1c2b4d".to_owned(),
+        function_arn: ARN.to_owned(),
+        started_at: NOW.parse().unwrap(),
+        time_left: None,
+    }
+}
+
+pub(crate) fn scheduled_event() -> Value {
+    json!({
+        "version": "0", "id": "7bf73129-1428-4cd3-a780-95db273d1602", "detail-type": "Scheduled Event",
+        "source": "aws.events", "account": ACCOUNT, "time": "2026-11-22T06:00:00Z", "region": "us-east-1",
+        "resources": [], "detail": {}
+    })
+}
+
+pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, RunError> {
+    match auditor.handle(payload, invocation()).await? {
+        Answer::Summary(summary) => Ok(summary),
+        Answer::Preflight(_) => panic!("a run was asked for"),
+    }
+}
+
+/// The audit of every listed Region, scheduled.
+pub(crate) async fn audit(aws: &LocalAws, regions: &str) -> (Summary, Archive) {
+    let auditor = auditor(aws, &[("AUDITOR_REGIONS", regions)]).await;
+    let summary = run(&auditor, scheduled_event()).await.unwrap();
+    (summary, Archive::of(aws))
+}
+
+/// The archive as it lies on disk.
+pub(crate) struct Archive {
+    root: PathBuf,
+}
+
+impl Archive {
+    pub(crate) fn of(aws: &LocalAws) -> Self {
+        Self {
+            root: aws.archive_root().join(BUCKET),
+        }
+    }
+
+    pub(crate) fn bytes(&self, key: &str) -> Vec<u8> {
+        fs::read(self.root.join(key)).unwrap_or_else(|error| panic!("{key}: {error}"))
+    }
+
+    pub(crate) fn json(&self, key: &str) -> Value {
+        serde_json::from_slice(&self.bytes(key)).unwrap()
+    }
+
+    pub(crate) fn snapshot(&self, summary: &Summary) -> Value {
+        self.json(&summary.snapshot.key)
+    }
+
+    pub(crate) fn lines(&self, key: &str) -> Vec<Value> {
+        let mut text = String::new();
+        MultiGzDecoder::new(self.bytes(key).as_slice())
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(
+            text.is_empty() || text.ends_with('\n'),
+            "the last line of {key} isn't ended"
+        );
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Every object by key, with its bytes.
+    pub(crate) fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut objects = BTreeMap::new();
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let key = path
+                        .strip_prefix(&self.root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
+                    objects.insert(key, fs::read(&path).unwrap());
+                }
+            }
+        }
+        objects
+    }
+
+    /// Checks that each object that a snapshot names is there as it says, that complete targets hold
+    /// exactly what EC2 held, and that the counts are those of the lines.
+    pub(crate) fn check(&self, snapshot: &Value, world: &World) {
+        let mut reports: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut findings: BTreeMap<String, u64> = BTreeMap::new();
+        for target in snapshot["targets"].as_array().unwrap() {
+            let (account, region) = (text(&target["account_id"]), text(&target["region"]));
+            let object = &target["object"];
+            if object.is_null() {
+                assert_eq!(target["reports"], 0, "{target}");
+                assert!(
+                    ["failed", "skipped"].contains(&text(&target["status"])),
+                    "{target}"
+                );
+                assert!(target["error"].is_object(), "{target}");
+                continue;
+            }
+            let key = text(&object["key"]);
+            let bytes = self.bytes(key);
+            assert_eq!(object["sha256"], hex(&Sha256::digest(&bytes)), "{key}");
+            assert_eq!(object["bytes"], bytes.len(), "{key}");
+            let lines = self.lines(key);
+            assert_eq!(object["lines"], lines.len(), "{key}");
+            assert_eq!(target["reports"], lines.len(), "{key}");
+            let mut archived: Vec<Option<&str>> = lines
+                .iter()
+                .map(|line| line["report_id"].as_str())
+                .collect();
+            let held = world.reports(account, region);
+            let mut held: Vec<Option<&str>> = held
+                .iter()
+                .map(|report| report.report_id.as_deref())
+                .collect();
+            archived.sort();
+            held.sort();
+            match text(&target["status"]) {
+                "complete" => {
+                    assert!(target["error"].is_null(), "{target}");
+                    assert_eq!(archived, held, "{region}");
+                }
+                "incomplete" => {
+                    assert!(target["error"].is_object(), "{target}");
+                    assert!(archived.iter().all(|id| held.contains(id)), "{region}");
+                }
+                status => panic!("{region} is {status} and has an object"),
+            }
+            for line in &lines {
+                assert_eq!(
+                    (&line["account_id"], &line["region"]),
+                    (&target["account_id"], &target["region"])
+                );
+                *reports.entry("total").or_default() += 1;
+                *reports
+                    .entry(match line["state"].as_str() {
+                        Some("available") => "available",
+                        Some("pending") => "pending",
+                        Some("error") => "error",
+                        _ => "other",
+                    })
+                    .or_default() += 1;
+                for kind in line["findings"].as_array().unwrap() {
+                    *findings.entry("total".to_owned()).or_default() += 1;
+                    *findings.entry(text(kind).to_owned()).or_default() += 1;
+                }
+            }
+        }
+        for (state, count) in snapshot["counts"]["reports"].as_object().unwrap() {
+            assert_eq!(
+                *count,
+                reports.get(state.as_str()).copied().unwrap_or(0),
+                "{state}"
+            );
+        }
+        for (kind, count) in snapshot["counts"]["findings"].as_object().unwrap() {
+            assert_eq!(*count, findings.get(kind).copied().unwrap_or(0), "{kind}");
+        }
+        let listed = snapshot["findings"].as_array().unwrap().len() as u64;
+        assert_eq!(
+            snapshot["counts"]["findings"]["total"],
+            listed + snapshot["findings_omitted"].as_u64().unwrap()
+        );
+    }
+}
+
+pub(crate) fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+/// A target's line of the ledger.
+pub(crate) fn target<'a>(snapshot: &'a Value, region: &str) -> &'a Value {
+    let targets = snapshot["targets"].as_array().unwrap();
+    targets
+        .iter()
+        .find(|target| target["region"] == region)
+        .unwrap_or_else(|| panic!("no {region}"))
+}
+
+/// The calls of one operation so far.
+pub(crate) fn count_calls(aws: &LocalAws, operation: &str) -> usize {
+    aws.calls()
+        .iter()
+        .filter(|call| call.operation == operation)
+        .count()
+}
+
+pub(crate) fn project_file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
