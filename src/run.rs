@@ -83,7 +83,7 @@ pub struct Invocation {
 #[serde(untagged)]
 pub enum Answer {
     /// The run is archived.
-    Summary(Summary),
+    Summary(Box<Summary>),
     /// A dry run's result.
     Preflight(Preflight),
 }
@@ -305,14 +305,14 @@ impl Auditor {
             counts,
             scheduled_at: _,
         } = head;
-        Ok(Answer::Summary(Summary {
+        Ok(Answer::Summary(Box::new(Summary {
             run_id,
             status,
             snapshot: object,
             counts,
             duration_ms,
             already_archived,
-        }))
+        })))
     }
 
     /// The time to set aside for archiving what has been read by then: for each target at work the last
@@ -876,7 +876,7 @@ fn reasons(targets: &[LedgerLine]) -> String {
             .map_or_else(String::new, TargetError::to_string);
         by_reason
             .entry(reason)
-            .or_insert_with(Vec::new)
+            .or_default()
             .push(format!("{account_id}/{region}"));
     }
     let more = by_reason.len().saturating_sub(MAX_NAMED_FAILURES);

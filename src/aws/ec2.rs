@@ -157,7 +157,7 @@ fn report(report: ImageUsageReport) -> Result<UsageReport, CallFailure> {
         resource_types: report.resource_types.map_or_else(Vec::new, |types| {
             types.into_iter().map(resource_type).collect()
         }),
-        requested_account_ids: report.account_ids.unwrap_or_else(Vec::new),
+        requested_account_ids: report.account_ids.into_iter().flatten().collect(),
         tags: report.tags.map_or_else(Tags::new, |tags| {
             // A tag without a key has no name to lose: it stands under the empty one.
             tags.into_iter()

@@ -89,7 +89,7 @@ pub(crate) fn scheduled_event() -> Value {
 
 pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, RunError> {
     match auditor.handle(payload, invocation()).await? {
-        Answer::Summary(summary) => Ok(summary),
+        Answer::Summary(summary) => Ok(*summary),
         Answer::Preflight(_) => panic!("a run was asked for"),
     }
 }
