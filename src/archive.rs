@@ -1,16 +1,18 @@
-//! What is written to the archive, and in which order.
+//! The objects that hold the reports: lines to gzip to S3.
 
 use std::io::Write;
+use std::time::Duration;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::aws::{Bucket, CallFailure, Condition, FailureKind, Upload, UploadedPart};
-use crate::keys::{RunId, hex};
-use crate::snapshot::{ArchivedObject, Counts, ReportLine, RunStatus};
-use crate::timestamp::Timestamp;
+use crate::aws::{
+    Bucket, CallFailure, Condition, FailureKind, NewObject, StoredFacts, Upload, UploadedPart,
+};
+use crate::keys::hex;
+use crate::snapshot::{ArchivedObject, ReportLine, TargetStatus};
 
 /// The size from which on a part is uploaded: the smallest that S3 takes, so that the least is held.
 ///
@@ -18,13 +20,16 @@ use crate::timestamp::Timestamp;
 const PART_BYTES: usize = 5 * 1024 * 1024;
 
 /// How often a write that met another one is tried again.
-const MAX_CONFLICTS: u32 = 8;
+const MAX_TURNS: u32 = 8;
 
 /// The wait before such a try, times the number of tries so far.
-const CONFLICT_BACKOFF: std::time::Duration = std::time::Duration::from_millis(100);
+const TURN_BACKOFF: Duration = Duration::from_millis(100);
 
-const LINES_TYPE: &str = "application/gzip";
-const DOCUMENT_TYPE: &str = "application/json";
+const CONTENT_TYPE: &str = "application/gzip";
+
+/// The metadata of an object that tell another try of the run what it holds.
+const STATUS: &str = "target-status";
+const PAGES: &str = "target-pages";
 
 /// Something that could not be written to the archive, or read from it.
 #[derive(Debug, thiserror::Error)]
@@ -38,24 +43,89 @@ pub struct ArchiveError {
     pub failure: CallFailure,
 }
 
-fn failed<'a>(
+pub(crate) fn failed<'a>(
     action: &'static str,
     bucket: &'a Bucket,
     key: &'a str,
 ) -> impl FnOnce(CallFailure) -> ArchiveError + 'a {
-    move |failure| ArchiveError {
-        action,
-        bucket: bucket.name().to_owned(),
-        key: key.to_owned(),
-        failure,
+    move |failure| {
+        let (bucket, key) = (bucket.name().to_owned(), key.to_owned());
+        ArchiveError {
+            action,
+            bucket,
+            key,
+            failure,
+        }
     }
 }
 
-/// Writes a target's reports: lines to gzip to S3, holding no more than one part.
+/// The patience of a conditional write that meets others.
+#[derive(Debug)]
+pub(crate) struct Turns(u32);
+
+impl Turns {
+    pub(crate) fn new() -> Self {
+        Self(0)
+    }
+
+    /// Waits before another try; gives the failure back where another try would not help, or where
+    /// there were enough.
+    pub(crate) async fn wait_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
+        let met_another = matches!(
+            failure.kind,
+            FailureKind::ConditionFailed | FailureKind::Conflict
+        );
+        if !met_another || self.0 == MAX_TURNS {
+            return Err(failure);
+        }
+        self.0 += 1;
+        tokio::time::sleep(TURN_BACKOFF * self.0).await;
+        Ok(())
+    }
+}
+
+/// What became of a target's lines.
+#[derive(Debug)]
+pub enum Written {
+    /// They are in the archive.
+    Archived(ArchivedObject),
+    /// Another try of the same run has written other lines under the key, and its object stays.
+    Taken(TakenBy),
+}
+
+/// What the object of another try of the run says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakenBy {
+    /// How far that try got with the target; `None` for a multipart upload, which starts before that is
+    /// known.
+    pub status: Option<TargetStatus>,
+    /// The pages that it read; `None` as above.
+    pub pages: Option<u64>,
+}
+
+impl TakenBy {
+    fn new(facts: &StoredFacts) -> Self {
+        let status = match facts.metadata.get(STATUS).map(String::as_str) {
+            Some("complete") => Some(TargetStatus::Complete),
+            Some("incomplete") => Some(TargetStatus::Incomplete),
+            _ => None,
+        };
+        Self {
+            status,
+            pages: facts
+                .metadata
+                .get(PAGES)
+                .and_then(|pages| pages.parse().ok()),
+        }
+    }
+}
+
+/// Writes a target's reports, holding no more than one part of them.
 ///
 /// A small object ends in one call; a large one becomes a multipart upload on the way.
-pub struct LinesWriter<'a> {
-    bucket: &'a Bucket,
+#[derive(Debug)]
+pub struct LinesWriter {
+    bucket: Bucket,
     key: String,
     line: Vec<u8>,
     gzip: GzEncoder<Vec<u8>>,
@@ -65,9 +135,9 @@ pub struct LinesWriter<'a> {
     upload: Option<(Upload, Vec<UploadedPart>)>,
 }
 
-impl<'a> LinesWriter<'a> {
+impl LinesWriter {
     /// Starts an object; nothing is sent yet.
-    pub fn new(bucket: &'a Bucket, key: String) -> Self {
+    pub fn new(bucket: Bucket, key: String) -> Self {
         Self {
             bucket,
             key,
@@ -79,6 +149,16 @@ impl<'a> LinesWriter<'a> {
             lines: 0,
             upload: None,
         }
+    }
+
+    /// The bytes that are held in memory, and have yet to be sent.
+    pub fn unsent_bytes(&self) -> usize {
+        self.gzip.get_ref().len()
+    }
+
+    /// Whether a part has been sent.
+    pub fn is_upload(&self) -> bool {
+        self.upload.is_some()
     }
 
     /// Adds a line, in memory only.
@@ -98,14 +178,14 @@ impl<'a> LinesWriter<'a> {
     /// # Errors
     /// Fails as S3 does; the object can't be finished then.
     pub async fn send_full_part(&mut self) -> Result<(), ArchiveError> {
-        if self.gzip.get_ref().len() < PART_BYTES {
+        if self.unsent_bytes() < PART_BYTES {
             return Ok(());
         }
         let part = std::mem::take(self.gzip.get_mut());
-        self.send_part(part).await
+        self.send_part(part.into()).await
     }
 
-    async fn send_part(&mut self, part: Vec<u8>) -> Result<(), ArchiveError> {
+    async fn send_part(&mut self, part: Bytes) -> Result<(), ArchiveError> {
         let Self {
             bucket,
             key,
@@ -119,11 +199,9 @@ impl<'a> LinesWriter<'a> {
         let (upload, parts) = match upload {
             Some(upload) => upload,
             None => {
-                let started = bucket.start_upload(key, LINES_TYPE).await;
-                upload.insert((
-                    started.map_err(failed("start the upload of", bucket, key))?,
-                    Vec::new(),
-                ))
+                let started = bucket.start_upload(key, CONTENT_TYPE).await;
+                let started = started.map_err(failed("start the upload of", bucket, key))?;
+                upload.insert((started, Vec::new()))
             }
         };
         let number = parts.len() as i32 + 1;
@@ -135,56 +213,147 @@ impl<'a> LinesWriter<'a> {
 
     /// Finishes the object, and tells what it is.
     ///
-    /// An earlier try of the same run may have left an object under the key. It is replaced: its run
-    /// has no snapshot, and a bucket with versions keeps it all the same.
+    /// Another try of the same run may have left an object under the key, or be at it right now. Where it
+    /// has the same bytes, all is well. Where the bucket has versions, this one becomes the newer version,
+    /// and each try's snapshot names its own. Where it has none, the object that is there stays, since a
+    /// snapshot may name it already, and is told of instead.
     ///
     /// # Errors
     /// Fails as S3 does; an upload under way has been given up then.
-    pub async fn finish(mut self) -> Result<ArchivedObject, ArchiveError> {
-        let finished = self.send_rest().await;
+    pub async fn finish(
+        mut self,
+        status: TargetStatus,
+        pages: u64,
+    ) -> Result<Written, ArchiveError> {
+        let finished = self.send_rest(status, pages).await;
         if finished.is_err() {
             self.abandon().await;
         }
         finished
     }
 
-    async fn send_rest(&mut self) -> Result<ArchivedObject, ArchiveError> {
-        let gzip = std::mem::replace(
-            &mut self.gzip,
-            GzEncoder::new(Vec::new(), Compression::none()),
-        );
+    async fn send_rest(
+        &mut self,
+        status: TargetStatus,
+        pages: u64,
+    ) -> Result<Written, ArchiveError> {
+        let empty = GzEncoder::new(Vec::new(), Compression::none());
         // Writing to a vector can't fail.
-        let rest = gzip.finish().unwrap_or_else(|_| Vec::new());
-        let version_id = if self.upload.is_none() {
-            self.digest.update(&rest);
-            self.bytes += rest.len() as u64;
-            let sha256 = Sha256::digest(&rest).into();
-            let put = self
-                .bucket
-                .put(&self.key, LINES_TYPE, rest, &sha256, &Condition::Always)
-                .await;
-            put.map_err(failed("write", self.bucket, &self.key))?
-        } else {
-            self.send_part(rest).await?;
-            let Some((upload, parts)) = self.upload.take() else {
-                unreachable!("an upload is under way")
-            };
-            let completed = self
-                .bucket
-                .complete_upload(&upload, parts, &Condition::Always)
-                .await;
-            if completed.is_err() {
-                self.upload = Some((upload, Vec::new()));
+        let rest = std::mem::replace(&mut self.gzip, empty)
+            .finish()
+            .unwrap_or_else(|_| Vec::new());
+        let rest = Bytes::from(rest);
+        let put = match self.is_upload() {
+            true => {
+                self.send_part(rest.clone()).await?;
+                None
             }
-            completed.map_err(failed("complete the upload of", self.bucket, &self.key))?
+            false => {
+                self.digest.update(&rest);
+                self.bytes += rest.len() as u64;
+                Some(rest)
+            }
         };
-        Ok(ArchivedObject {
-            key: self.key.clone(),
+        let sha256 = hex(&self.digest.clone().finalize());
+        let metadata = [
+            (STATUS, status.as_str().to_owned()),
+            (PAGES, pages.to_string()),
+        ];
+        let mut condition = Condition::Absent;
+        let mut turns = Turns::new();
+        let version_id = loop {
+            let failure = match self.commit(put.clone(), &metadata, &condition).await {
+                Ok(version_id) => break version_id,
+                Err(failure) => failure,
+            };
+            if failure.kind == FailureKind::ConditionFailed {
+                let (there, facts) = match self.look_at_what_is_there().await? {
+                    Some(found) => found,
+                    None => {
+                        turns.wait_after(failure).await.map_err(failed(
+                            "write",
+                            &self.bucket,
+                            &self.key,
+                        ))?;
+                        continue;
+                    }
+                };
+                if there == sha256 {
+                    self.abandon().await;
+                    break facts.version_id;
+                }
+                if facts.version_id.is_some() {
+                    condition = Condition::Always;
+                    continue;
+                }
+                self.abandon().await;
+                return Ok(Written::Taken(TakenBy::new(&facts)));
+            }
+            turns
+                .wait_after(failure)
+                .await
+                .map_err(failed("write", &self.bucket, &self.key))?;
+        };
+        self.upload = None;
+        let (key, bytes, lines) = (self.key.clone(), self.bytes, self.lines);
+        Ok(Written::Archived(ArchivedObject {
+            key,
             version_id,
-            sha256: hex(&self.digest.clone().finalize()),
-            bytes: self.bytes,
-            lines: self.lines,
-        })
+            sha256,
+            bytes,
+            lines,
+        }))
+    }
+
+    async fn commit(
+        &self,
+        put: Option<Bytes>,
+        metadata: &[(&'static str, String)],
+        condition: &Condition,
+    ) -> Result<Option<String>, CallFailure> {
+        match (put, &self.upload) {
+            (Some(bytes), _) => {
+                let sha256 = &Sha256::digest(&bytes).into();
+                let (key, content_type) = (self.key.as_str(), CONTENT_TYPE);
+                self.bucket
+                    .put(
+                        NewObject {
+                            key,
+                            content_type,
+                            bytes,
+                            sha256,
+                            metadata,
+                        },
+                        condition,
+                    )
+                    .await
+            }
+            (None, Some((upload, parts))) => {
+                match self
+                    .bucket
+                    .complete_upload(upload, parts.clone(), condition)
+                    .await
+                {
+                    // S3 wants all parts again after this; the second pass over the targets sends them.
+                    Err(failure) if failure.kind == FailureKind::Conflict => Err(CallFailure {
+                        kind: FailureKind::Passing,
+                        ..failure
+                    }),
+                    completed => completed,
+                }
+            }
+            (None, None) => unreachable!("an object is either put or uploaded"),
+        }
+    }
+
+    async fn look_at_what_is_there(&self) -> Result<Option<(String, StoredFacts)>, ArchiveError> {
+        let mut digest = Sha256::new();
+        let facts = self
+            .bucket
+            .read(&self.key, |chunk| digest.update(chunk))
+            .await;
+        let facts = facts.map_err(failed("read", &self.bucket, &self.key))?;
+        Ok(facts.map(|facts| (hex(&digest.finalize()), facts)))
     }
 
     /// Gives up, leaving nothing behind where S3 lets it.
@@ -194,199 +363,4 @@ impl<'a> LinesWriter<'a> {
             let _ = self.bucket.abort_upload(&upload).await;
         }
     }
-}
-
-/// Where a snapshot lies, and what it is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct SnapshotObject {
-    /// The archive's bucket.
-    pub bucket: String,
-    /// The snapshot's key.
-    pub key: String,
-    /// Its version; `None` in a bucket without versions.
-    pub version_id: Option<String>,
-    /// The SHA-256 of its bytes, in hex.
-    pub sha256: String,
-}
-
-/// The members of a snapshot that a later run needs of it.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct SnapshotHead {
-    /// The run.
-    pub run_id: RunId,
-    /// The moment the run was scheduled for.
-    pub scheduled_at: Timestamp,
-    /// Whether the run saw everything.
-    pub status: RunStatus,
-    /// What it counted.
-    pub counts: Counts,
-}
-
-/// A snapshot that is in the archive.
-#[derive(Clone, Debug)]
-pub struct PublishedSnapshot {
-    /// Where it lies.
-    pub object: SnapshotObject,
-    /// What it says.
-    pub head: SnapshotHead,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Whether it was there already.
-    pub already_archived: bool,
-}
-
-/// Looks for the snapshot of a run.
-///
-/// # Errors
-/// Fails as S3 does, and when what lies there is no snapshot.
-pub async fn find_snapshot(
-    bucket: &Bucket,
-    key: &str,
-) -> Result<Option<PublishedSnapshot>, ArchiveError> {
-    let Some(stored) = bucket.get(key).await.map_err(failed("read", bucket, key))? else {
-        return Ok(None);
-    };
-    let head = serde_json::from_slice(&stored.bytes).map_err(|error| {
-        let message = format!("the object is no snapshot of this auditor: {error}");
-        let kind = FailureKind::Lasting;
-        failed("read", bucket, key)(CallFailure {
-            code: "MalformedSnapshot".to_owned(),
-            message,
-            request_id: None,
-            kind,
-        })
-    })?;
-    let object = SnapshotObject {
-        bucket: bucket.name().to_owned(),
-        key: key.to_owned(),
-        version_id: stored.version_id,
-        sha256: hex(&Sha256::digest(&stored.bytes)),
-    };
-    Ok(Some(PublishedSnapshot {
-        object,
-        head,
-        bytes: stored.bytes,
-        already_archived: true,
-    }))
-}
-
-/// Writes a run's snapshot, the commit of the run, where no other try of the run has written one.
-///
-/// Where one has, that one is the run's snapshot, and is returned. That also covers a write that S3
-/// carried out but whose answer was lost.
-///
-/// # Errors
-/// Fails as S3 does.
-pub async fn commit_snapshot(
-    bucket: &Bucket,
-    key: &str,
-    bytes: Vec<u8>,
-    head: SnapshotHead,
-) -> Result<PublishedSnapshot, ArchiveError> {
-    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-    let mut conflicts = 0;
-    loop {
-        match bucket
-            .put(
-                key,
-                DOCUMENT_TYPE,
-                bytes.clone(),
-                &sha256,
-                &Condition::Absent,
-            )
-            .await
-        {
-            Ok(version_id) => {
-                let bucket = bucket.name().to_owned();
-                let object = SnapshotObject {
-                    bucket,
-                    key: key.to_owned(),
-                    version_id,
-                    sha256: hex(&sha256),
-                };
-                return Ok(PublishedSnapshot {
-                    object,
-                    head,
-                    bytes,
-                    already_archived: false,
-                });
-            }
-            Err(failure) if failure.kind == FailureKind::ConditionFailed => {
-                if let Some(mut published) = find_snapshot(bucket, key).await? {
-                    published.already_archived = published.object.sha256 != hex(&sha256);
-                    return Ok(published);
-                }
-                wait_for_turn(&mut conflicts, failure, "write", bucket, key).await?;
-            }
-            Err(failure) if failure.kind == FailureKind::Conflict => {
-                wait_for_turn(&mut conflicts, failure, "write", bucket, key).await?;
-            }
-            Err(failure) => return Err(failed("write", bucket, key)(failure)),
-        }
-    }
-}
-
-/// Makes a snapshot the latest one, unless a later one is.
-///
-/// The latest is the one scheduled last; of two for the same moment, the one whose run ID sorts last.
-///
-/// # Errors
-/// Fails as S3 does.
-pub async fn advance_latest(
-    bucket: &Bucket,
-    key: &str,
-    snapshot: &PublishedSnapshot,
-) -> Result<(), ArchiveError> {
-    let order = |head: &SnapshotHead| (head.scheduled_at, head.run_id.clone());
-    let sha256: [u8; 32] = Sha256::digest(&snapshot.bytes).into();
-    let mut conflicts = 0;
-    loop {
-        let condition = match bucket.get(key).await.map_err(failed("read", bucket, key))? {
-            None => Condition::Absent,
-            Some(stored) => {
-                // A copy that can't be read is worth nothing: the snapshot it was made of is elsewhere.
-                let head = serde_json::from_slice::<SnapshotHead>(&stored.bytes).ok();
-                if head.is_some_and(|head| order(&head) >= order(&snapshot.head)) {
-                    return Ok(());
-                }
-                Condition::Unchanged(stored.etag)
-            }
-        };
-        match bucket
-            .put(
-                key,
-                DOCUMENT_TYPE,
-                snapshot.bytes.clone(),
-                &sha256,
-                &condition,
-            )
-            .await
-        {
-            Ok(_) => return Ok(()),
-            Err(failure)
-                if matches!(
-                    failure.kind,
-                    FailureKind::ConditionFailed | FailureKind::Conflict
-                ) =>
-            {
-                wait_for_turn(&mut conflicts, failure, "advance", bucket, key).await?;
-            }
-            Err(failure) => return Err(failed("advance", bucket, key)(failure)),
-        }
-    }
-}
-
-async fn wait_for_turn(
-    conflicts: &mut u32,
-    failure: CallFailure,
-    action: &'static str,
-    bucket: &Bucket,
-    key: &str,
-) -> Result<(), ArchiveError> {
-    *conflicts += 1;
-    if *conflicts > MAX_CONFLICTS {
-        return Err(failed(action, bucket, key)(failure));
-    }
-    tokio::time::sleep(CONFLICT_BACKOFF * *conflicts).await;
-    Ok(())
 }

@@ -1,13 +1,19 @@
 //! image-usage-auditor: an AWS Lambda function that audits and archives EC2 image usage reports.
 pub mod archive;
 pub mod aws;
+mod collect;
 pub mod findings;
 pub mod keys;
 pub mod lambda;
 pub mod metrics;
+mod plan;
+pub mod preflight;
+pub mod publish;
+mod read_back;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod seen;
 pub mod settings;
 pub mod snapshot;
 pub mod target;

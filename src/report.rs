@@ -9,7 +9,7 @@ use crate::timestamp::Timestamp;
 /// One image usage report. Every member that EC2 can leave out may be missing; nothing is guessed.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageReport.html>
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct UsageReport {
     /// The ID that EC2 gave the report, an opaque text.
     pub report_id: Option<String>,

@@ -1,32 +1,29 @@
 //! One run: plan the targets → collect and audit each → archive → publish the snapshot → answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::archive::{
-    self, ArchiveError, LinesWriter, PublishedSnapshot, SnapshotHead, SnapshotObject,
-};
-use crate::aws::{
-    AccountAccess, Aws, Bucket, CallFailure, Caller, EnabledRegions, FailureKind, ReportQuery,
-    UsageReports,
-};
-use crate::findings::{self, Finding, ListedFindings, Policy};
+use crate::archive::ArchiveError;
+use crate::aws::{Aws, Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
+use crate::collect::{Stop, TargetAudit};
 use crate::keys::RunId;
 use crate::metrics;
-use crate::report::UsageReport;
+use crate::plan::{self, Account, Planned};
+use crate::preflight::Preflight;
+use crate::publish::{self, PublishedSnapshot, SnapshotHead, SnapshotObject};
 use crate::request::{InvalidRequest, Request};
-use crate::settings::{AccountChoice, RegionChoice, Settings};
+use crate::settings::Settings;
 use crate::snapshot::{
-    Counts, LedgerLine, ReportLine, RunFacts, RunStatus, Scope, Snapshot, TargetError,
-    TargetOutcome, TargetStatus,
+    Counts, LedgerLine, RunFacts, RunStatus, Scope, Snapshot, Tally, TargetError, TargetOutcome,
+    TargetStatus,
 };
 use crate::target::{AccountId, Region, Target};
 use crate::timestamp::Timestamp;
@@ -39,19 +36,30 @@ const MAX_IDS_PER_CALL: usize = 200;
 /// The time that a run has where nothing tells its deadline: the longest that Lambda gives.
 const LONGEST_RUN: Duration = Duration::from_secs(900);
 
-/// The time set aside for one call to S3 when reading has to stop.
+/// The time set aside for the answer to one call to S3.
 const ARCHIVE_CALL: Duration = Duration::from_secs(1);
 
-/// The calls that follow the last target: the snapshot, and reading and writing `latest.json`.
-const CALLS_TO_PUBLISH: u32 = 3;
+/// The calls that follow each other once reading has stopped: the last part of a target and its
+/// completion, the snapshot, and reading and writing `latest.json`.
+const CALLS_TO_PUBLISH: u32 = 5;
+
+/// What S3 is sure to take from a function of the smallest size.
+const ARCHIVE_BYTES_PER_SECOND: u32 = 2 * 1024 * 1024;
+
+/// What one target adds to a snapshot: its line of the ledger with an error.
+const LEDGER_LINE_BYTES: usize = 700;
+
+/// What the listed findings add to a snapshot, with a few tags each.
+const LISTED_FINDINGS_BYTES: usize = 1024 * 1024;
 
 /// The part of a run's time that is set aside for archiving at most: one in so many.
 ///
 /// A function that is given a few seconds shall still read for most of them.
 const LARGEST_MARGIN_SHARE: u32 = 4;
 
-/// How many accounts are asked for their Regions at a time.
-const MAX_CONCURRENT_ACCOUNTS: usize = 8;
+/// How many broken-off targets may wait for their second look with what they have read, which is little
+/// for each: see [`TargetAudit::is_small`].
+const MAX_WAITING: usize = 8;
 
 /// How many failed targets an error names; the log has a line for each.
 const MAX_NAMED_FAILURES: usize = 5;
@@ -105,42 +113,6 @@ pub struct Summary {
     pub already_archived: bool,
 }
 
-/// What EC2 would permit.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Preflight {
-    /// Always true: nothing was read or written.
-    pub dry_run: bool,
-    /// Every target, sorted by account, then Region.
-    pub targets: Vec<PreflightLine>,
-    /// How long this invocation took.
-    pub duration_ms: u64,
-}
-
-/// What EC2 would permit in one target.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PreflightLine {
-    /// The account that was asked in.
-    pub account_id: AccountId,
-    /// The Region that was asked in.
-    pub region: Region,
-    /// What EC2 said.
-    pub status: Permission,
-    /// Why it isn't permitted; `None` when it is.
-    pub error: Option<TargetError>,
-}
-
-/// What EC2 says to a dry run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Permission {
-    /// The listing would be carried out.
-    Permitted,
-    /// The listing would be refused for lack of a permission.
-    Denied,
-    /// EC2 could not be asked.
-    Failed,
-}
-
 /// Why an invocation has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -161,6 +133,9 @@ pub enum RunError {
         /// The first reasons.
         reasons: String,
     },
+    /// The snapshot could not be put into words.
+    #[error("the snapshot could not be written as JSON")]
+    SnapshotNotWritten(#[source] serde_json::Error),
     /// The archive could not be read or written.
     #[error("the archive could not be written")]
     ArchiveFailed(#[source] ArchiveError),
@@ -173,45 +148,74 @@ impl RunError {
             Self::InvalidRequest(_) => "InvalidRequest",
             Self::RoleNotSet { .. } => "InvalidSettings",
             Self::NoTargetAudited { .. } => "NoTargetAudited",
-            Self::ArchiveFailed(_) => "ArchiveFailed",
+            Self::SnapshotNotWritten(_) | Self::ArchiveFailed(_) => "ArchiveFailed",
         }
     }
 }
 
 /// What all targets of a run share.
-struct Run {
-    facts: RunFacts,
-    queries: Vec<ReportQuery>,
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) facts: RunFacts,
+    pub(crate) queries: Vec<ReportQuery>,
     clock: Instant,
-    stop_reading_at: Instant,
+    time_left: Duration,
+    /// What all targets at work hold and have yet to send.
+    pub(crate) unsent_bytes: AtomicUsize,
+    /// The targets of the run, once planned.
+    targets: AtomicUsize,
 }
 
-/// An account of the run.
-struct Account {
-    access: AccountAccess,
-    enabled: OnceCell<Result<EnabledRegions, CallFailure>>,
-}
+impl Run {
+    /// The moment at which reading has to stop, so that what has been read can be archived.
+    fn stop_reading_at(&self) -> Instant {
+        let unsent = self.unsent_bytes.load(Ordering::Relaxed);
+        let snapshot =
+            self.targets.load(Ordering::Relaxed) * LEDGER_LINE_BYTES + LISTED_FINDINGS_BYTES;
+        let bytes = u32::try_from(unsent + snapshot).unwrap_or(u32::MAX);
+        let sending = Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND;
+        let margin =
+            (ARCHIVE_CALL * CALLS_TO_PUBLISH + sending).min(self.time_left / LARGEST_MARGIN_SHARE);
+        self.clock + self.time_left - margin
+    }
 
-impl Account {
-    /// Asks which Regions the account has enabled, once a run.
-    async fn enabled_regions(&self, home: &Region) -> Result<&EnabledRegions, CallFailure> {
-        let ask = || EnabledRegions::of(&self.access, home);
-        self.enabled
-            .get_or_init(ask)
-            .await
-            .as_ref()
-            .map_err(CallFailure::clone)
+    /// Waits for a call, but not beyond the moment at which reading has to stop.
+    pub(crate) async fn before_stop<T>(
+        &self,
+        call: impl Future<Output = Result<T, CallFailure>>,
+    ) -> Result<T, CallFailure> {
+        match tokio::time::timeout_at(self.stop_reading_at(), call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallFailure {
+                code: "DeadlineExceeded".to_owned(),
+                message: "the function's time was up: give it more, or fewer targets".to_owned(),
+                request_id: None,
+                kind: FailureKind::Lasting,
+            }),
+        }
+    }
+
+    fn has_time(&self) -> bool {
+        Instant::now() < self.stop_reading_at()
+    }
+
+    pub(crate) fn duration_ms(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// A target of the run, or why it can't be one.
-struct Planned {
-    account: Arc<Account>,
-    target: Target,
-    refused: Option<CallFailure>,
+/// What came of one look at a target.
+enum Look<'a> {
+    /// The target is done.
+    Done(Audited),
+    /// It failed with something that may pass, and is to be looked at again.
+    Again {
+        planned: Planned,
+        begun: Option<(TargetAudit, SemaphorePermit<'a>)>,
+    },
 }
 
-/// A target's outcome, and whether it was the archive that failed it.
+/// A target's outcome, and what the archive said where that failed it.
 struct Audited {
     outcome: TargetOutcome,
     archive_error: Option<ArchiveError>,
@@ -243,7 +247,6 @@ impl Auditor {
             Some(event_id) => RunId::of_event(scheduled_at, event_id),
             None => RunId::of_request(scheduled_at, &invocation.request_id),
         };
-        let time_left = invocation.time_left.unwrap_or(LONGEST_RUN);
         let run = Run {
             queries: queries(&request, self.settings.page_size),
             facts: RunFacts {
@@ -254,28 +257,28 @@ impl Auditor {
                 policy: self.settings.policy,
             },
             clock,
-            stop_reading_at: clock + time_left - self.archive_margin(time_left),
+            time_left: invocation.time_left.unwrap_or(LONGEST_RUN),
+            unsent_bytes: AtomicUsize::new(0),
+            targets: AtomicUsize::new(0),
         };
         if request.dry_run {
-            return self
-                .preflight(&run, &invocation)
-                .await
-                .map(Answer::Preflight);
+            let planned = self.plan(&run, &invocation).await?;
+            let preflight =
+                Preflight::new(&run, planned, self.settings.max_concurrent_targets).await;
+            return Ok(Answer::Preflight(preflight));
         }
         let snapshot_key = self
             .settings
             .archive_prefix
             .snapshot(&run.facts.run_id, scheduled_at);
-        let found = archive::find_snapshot(&self.bucket, &snapshot_key)
-            .await
-            .map_err(RunError::ArchiveFailed)?;
-        let published = match found {
+        let found = publish::find_snapshot(&self.bucket, &snapshot_key).await;
+        let published = match found.map_err(RunError::ArchiveFailed)? {
             Some(published) => published,
             None => self.audit(&run, &invocation, &snapshot_key).await?,
         };
         if run.facts.scope.full {
             let latest = self.settings.archive_prefix.latest();
-            let advanced = archive::advance_latest(&self.bucket, &latest, &published).await;
+            let advanced = publish::advance_latest(&self.bucket, &latest, &published).await;
             advanced.map_err(RunError::ArchiveFailed)?;
         }
         let PublishedSnapshot {
@@ -284,7 +287,7 @@ impl Auditor {
             bytes: _,
             already_archived,
         } = published;
-        let duration_ms = milliseconds(run.clock.elapsed());
+        let duration_ms = run.duration_ms();
         tracing::info!(
             run_id = %head.run_id,
             status = head.status.as_str(),
@@ -305,21 +308,28 @@ impl Auditor {
             counts,
             scheduled_at: _,
         } = head;
+        let snapshot = object;
         Ok(Answer::Summary(Box::new(Summary {
             run_id,
             status,
-            snapshot: object,
+            snapshot,
             counts,
             duration_ms,
             already_archived,
         })))
     }
 
-    /// The time to set aside for archiving what has been read by then: for each target at work the last
-    /// part, and what follows the targets.
-    fn archive_margin(&self, time_left: Duration) -> Duration {
-        let calls = self.settings.max_concurrent_targets as u32 + CALLS_TO_PUBLISH;
-        (ARCHIVE_CALL * calls).min(time_left / LARGEST_MARGIN_SHARE)
+    async fn plan(&self, run: &Run, invocation: &Invocation) -> Result<Vec<Planned>, RunError> {
+        let planned = plan::targets(
+            &self.aws,
+            &self.settings,
+            &self.home,
+            &invocation.function_arn,
+            run,
+        )
+        .await?;
+        run.targets.store(planned.len(), Ordering::Relaxed);
+        Ok(planned)
     }
 
     async fn audit(
@@ -329,27 +339,12 @@ impl Auditor {
         snapshot_key: &str,
     ) -> Result<PublishedSnapshot, RunError> {
         let planned = self.plan(run, invocation).await?;
-        let mut archive_error = None;
-        let outcomes: Vec<TargetOutcome> = futures_util::stream::iter(planned)
-            .map(|planned| self.audit_target(run, planned))
-            .buffer_unordered(self.settings.max_concurrent_targets)
-            .map(|audited| {
-                archive_error = archive_error.take().or(audited.archive_error);
-                audited.outcome
-            })
-            .collect()
-            .await;
-        let any_read = outcomes.iter().any(|outcome| {
-            matches!(
-                outcome.ledger.status,
-                TargetStatus::Complete | TargetStatus::Incomplete
-            )
-        });
+        let (tally, archive_error) = self.look_at_targets(run, planned).await;
         let finished_at = invocation.started_at.plus(run.clock.elapsed());
-        let full = run.facts.scope.full;
-        let snapshot = Snapshot::new(run.facts.clone(), finished_at, outcomes);
+        let has_archived = tally.has_archived();
+        let snapshot = Snapshot::new(run.facts.clone(), finished_at, tally);
         let published = match archive_error {
-            _ if any_read => self.commit(snapshot_key, &snapshot).await,
+            _ if has_archived => self.commit(snapshot_key, &snapshot).await,
             Some(error) => Err(RunError::ArchiveFailed(error)),
             None => Err(RunError::NoTargetAudited {
                 reasons: reasons(&snapshot.targets),
@@ -360,210 +355,149 @@ impl Auditor {
             .as_ref()
             .is_ok_and(|published| !published.already_archived);
         if written || published.is_err() {
-            let duration_ms = milliseconds(run.clock.elapsed());
-            let name = &self.function_name;
-            let line = metrics::line(
-                name,
-                full,
-                finished_at,
-                &snapshot.counts,
-                duration_ms,
-                u64::from(written),
+            let (name, full) = (&self.function_name, run.facts.scope.full);
+            let counts = &snapshot.counts;
+            println!(
+                "{}",
+                metrics::line(
+                    name,
+                    full,
+                    finished_at,
+                    counts,
+                    run.duration_ms(),
+                    u64::from(written)
+                )
             );
-            println!("{line}");
         }
         published
     }
 
     async fn commit(&self, key: &str, snapshot: &Snapshot) -> Result<PublishedSnapshot, RunError> {
-        let mut bytes = serde_json::to_vec(snapshot).map_err(|error| {
-            // Nothing in a snapshot can't be written as JSON; were it otherwise, nothing may be lost silently.
-            RunError::NoTargetAudited {
-                reasons: format!("the snapshot can't be written as JSON: {error}"),
-            }
-        })?;
-        bytes.push(b'\n');
         let head = SnapshotHead {
             run_id: snapshot.run_id.clone(),
             scheduled_at: snapshot.scheduled_at,
             status: snapshot.status,
             counts: snapshot.counts,
         };
-        archive::commit_snapshot(&self.bucket, key, bytes, head)
-            .await
-            .map_err(RunError::ArchiveFailed)
+        let bytes = snapshot.to_bytes().map_err(RunError::SnapshotNotWritten)?;
+        let committed = publish::commit_snapshot(&self.bucket, key, bytes, head).await;
+        committed.map_err(RunError::ArchiveFailed)
     }
 
-    /// Tells the targets of a run, sorted.
-    async fn plan(&self, run: &Run, invocation: &Invocation) -> Result<Vec<Planned>, RunError> {
-        let unreachable = |failure: CallFailure| RunError::NoTargetAudited {
-            reasons: failure.to_string(),
-        };
-        let caller = match Caller::from_arn(&invocation.function_arn) {
-            Some(caller) => caller,
-            None => self.aws.caller().await.map_err(unreachable)?,
-        };
-        let mut account_ids: BTreeSet<AccountId> =
-            match (&run.facts.scope.account_ids, &self.settings.accounts) {
-                (ids, _) if !ids.is_empty() => ids.iter().cloned().collect(),
-                (_, AccountChoice::Own) => BTreeSet::from([caller.account_id.clone()]),
-                (_, AccountChoice::Listed(ids)) => ids.iter().cloned().collect(),
-                (_, AccountChoice::Organization) => self
-                    .aws
-                    .organization_accounts()
-                    .await
-                    .map_err(unreachable)?
-                    .into_iter()
-                    .collect(),
-            };
-        let own = Arc::new(Account {
-            access: self.aws.own_account(caller.account_id.clone()),
-            enabled: OnceCell::new(),
-        });
-        let mut accounts = Vec::new();
-        if account_ids.remove(&caller.account_id) {
-            accounts.push(Arc::clone(&own));
-        }
-        for account_id in account_ids {
-            let Some(role_name) = &self.settings.role_name else {
-                return Err(RunError::RoleNotSet { account_id });
-            };
-            let external_id = self.settings.external_id.as_deref();
-            let access = self.aws.member_account(
-                account_id,
-                &self.home,
-                &caller.partition,
-                role_name,
-                external_id,
-            );
-            accounts.push(Arc::new(Account {
-                access,
-                enabled: OnceCell::new(),
-            }));
-        }
-        let mut planned: Vec<Planned> = futures_util::stream::iter(accounts)
-            .map(|account| self.plan_account(run, account, &own))
-            .buffer_unordered(MAX_CONCURRENT_ACCOUNTS)
-            .flat_map(futures_util::stream::iter)
-            .collect()
-            .await;
-        planned.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok(planned)
-    }
-
-    async fn plan_account(&self, run: &Run, account: Arc<Account>, own: &Account) -> Vec<Planned> {
-        let (regions, refused) = match (&run.facts.scope.regions, &self.settings.regions) {
-            (regions, _) if !regions.is_empty() => (regions.iter().cloned().collect(), None),
-            (_, RegionChoice::Own) => (BTreeSet::from([self.home.clone()]), None),
-            (_, RegionChoice::Listed(regions)) => (regions.iter().cloned().collect(), None),
-            (_, RegionChoice::All) => {
-                match run.before_stop(account.enabled_regions(&self.home)).await {
-                    Ok(enabled) => (enabled.names(), None),
-                    Err(mut failure) => {
-                        failure.message =
-                            format!("failed to list the account's Regions: {}", failure.message);
-                        // The Regions of the function's own account stand in for those that can't be told.
-                        let stand_in = run.before_stop(own.enabled_regions(&self.home)).await;
-                        let regions = stand_in.map_or_else(
-                            |_| BTreeSet::from([self.home.clone()]),
-                            EnabledRegions::names,
-                        );
-                        (regions, Some(failure))
-                    }
-                }
+    /// Looks at every target, and once more at those that failed with something that may pass.
+    async fn look_at_targets(
+        &self,
+        run: &Run,
+        planned: Vec<Planned>,
+    ) -> (Tally, Option<ArchiveError>) {
+        let waiting = Semaphore::new(MAX_WAITING);
+        let (mut tally, mut archive_error, mut again) = (Tally::default(), None, Vec::new());
+        let mut take_in = |look, again: &mut Vec<_>| match look {
+            Look::Done(Audited {
+                outcome,
+                archive_error: error,
+            }) => {
+                log(run, &outcome.ledger);
+                tally.add(outcome);
+                archive_error = archive_error.take().or(error);
             }
+            Look::Again { planned, begun } => again.push((planned, begun)),
         };
-        let account_id = account.access.account_id();
-        let planned = regions.into_iter().map(|region| Planned {
-            account: Arc::clone(&account),
-            target: Target {
-                account_id: account_id.clone(),
-                region,
-            },
-            refused: refused.clone(),
-        });
-        planned.collect()
-    }
-
-    async fn audit_target(&self, run: &Run, planned: Planned) -> Audited {
-        let audited = self.read_and_archive(run, planned).await;
-        let LedgerLine {
-            account_id,
-            region,
-            status,
-            pages,
-            reports,
-            error,
-            object: _,
-        } = &audited.outcome.ledger;
-        let run_id = &run.facts.run_id;
-        let (status, pages, reports) = (status.as_str(), *pages, *reports);
-        match error {
-            None => {
-                tracing::info!(%run_id, %account_id, %region, status, pages, reports, "target audited")
-            }
-            Some(error) => tracing::warn!(
-                %run_id, %account_id, %region, status, pages, reports,
-                error_code = error.code, error_message = error.message, request_id = error.request_id,
-                "target not audited to its end"
-            ),
+        let concurrency = self.settings.max_concurrent_targets;
+        let mut first_looks = futures_util::stream::iter(planned)
+            .map(|planned| self.look_at(run, planned, None, Some(&waiting)))
+            .buffer_unordered(concurrency);
+        while let Some(look) = first_looks.next().await {
+            take_in(look, &mut again);
         }
-        audited
+        let mut second_looks = futures_util::stream::iter(std::mem::take(&mut again))
+            .map(|(planned, begun)| self.look_at(run, planned, begun.map(|(audit, _)| audit), None))
+            .buffer_unordered(concurrency);
+        while let Some(look) = second_looks.next().await {
+            take_in(look, &mut again);
+        }
+        (tally, archive_error)
     }
 
-    async fn read_and_archive(&self, run: &Run, planned: Planned) -> Audited {
-        let Planned {
-            account,
-            target,
-            refused,
-        } = planned;
-        let unread = |target, status, pages, error| Audited {
-            outcome: TargetOutcome::unread(target, status, pages, error),
-            archive_error: None,
-        };
-        if let Some(failure) = refused {
-            return unread(target, TargetStatus::Failed, 0, failure.into());
+    /// Looks at a target; `waiting` has the places of those that wait for a second look, and is `None` at
+    /// that second look.
+    async fn look_at<'a>(
+        &self,
+        run: &Run,
+        planned: Planned,
+        begun: Option<TargetAudit>,
+        waiting: Option<&'a Semaphore>,
+    ) -> Look<'a> {
+        let target = planned.target.clone();
+        if let Some(failure) = &planned.refused {
+            return unread(target, TargetStatus::Failed, 0, failure.clone());
         }
         let key = self.settings.archive_prefix.reports(
             &run.facts.run_id,
             run.facts.scheduled_at,
             &target,
         );
-        let mut audit = TargetAudit {
-            target,
-            policy: run.facts.policy,
-            now: run.facts.started_at,
-            writer: LinesWriter::new(&self.bucket, key),
-            seen: HashSet::new(),
-            pages: 0,
-            counts: Counts::default(),
-            findings: ListedFindings::default(),
-        };
-        let reports = UsageReports::new(&account.access, &audit.target.region);
-        let mut broken_off = None;
-        for query in &run.queries {
-            match audit.read_listing(run, &reports, query.clone()).await {
-                Ok(()) => {}
-                Err(ReadError::Ec2(failure)) => {
-                    broken_off = Some(failure);
-                    break;
-                }
-                Err(ReadError::Archive(error)) => return audit.unarchived(error).await,
-            }
-        }
-        match broken_off {
-            Some(failure) if audit.pages == 0 => {
-                let status = match failure.kind {
-                    FailureKind::RegionRefused
-                        if self.is_not_enabled(run, &account, &audit.target).await =>
-                    {
-                        TargetStatus::Skipped
+        let new = || TargetAudit::new(target.clone(), run, self.bucket.clone(), key.clone());
+        let mut audit = begun.unwrap_or_else(new);
+        let mut waiting = waiting;
+        loop {
+            let access = planned.account.access(waiting.is_none()).await;
+            let reports = UsageReports::new(access, &target.region);
+            let stop = match audit.read(run, &reports).await {
+                Ok(()) => match audit.archive(run, None).await {
+                    Ok(outcome) => return done(outcome),
+                    Err(stop) => {
+                        // What was read is gone with the object that could not be written.
+                        audit = new();
+                        stop
                     }
-                    _ => TargetStatus::Failed,
-                };
-                unread(audit.target, status, 0, failure.into())
+                },
+                Err(stop) => stop,
+            };
+            let worth_another_look = stop.failure().kind.may_pass() && run.has_time();
+            match (stop, waiting.take().filter(|_| worth_another_look)) {
+                (Stop::Reading(_), Some(waiting)) if audit.pages() > 0 => {
+                    match waiting.try_acquire() {
+                        Ok(place) if audit.is_small() => {
+                            return Look::Again {
+                                planned,
+                                begun: Some((audit, place)),
+                            };
+                        }
+                        // There is no room to wait with so much: at once, then.
+                        _ => continue,
+                    }
+                }
+                (stop, Some(_)) => {
+                    audit.abandon(run).await;
+                    drop(stop);
+                    return Look::Again {
+                        planned,
+                        begun: None,
+                    };
+                }
+                (Stop::Reading(failure), None) if audit.pages() > 0 => {
+                    return match audit.archive(run, Some(&failure)).await {
+                        Ok(outcome) => done(outcome),
+                        Err(stop) => unarchived(target, stop),
+                    };
+                }
+                (Stop::Reading(failure), None) => {
+                    let status = match failure.kind {
+                        FailureKind::RegionRefused
+                            if self.is_not_enabled(run, &planned.account, &target).await =>
+                        {
+                            TargetStatus::Skipped
+                        }
+                        _ => TargetStatus::Failed,
+                    };
+                    return unread(target, status, 0, failure);
+                }
+                (stop @ Stop::Archiving(_), None) => {
+                    audit.abandon(run).await;
+                    return unarchived(target, stop);
+                }
             }
-            broken_off => audit.archive(broken_off).await,
         }
     }
 
@@ -573,254 +507,65 @@ impl Auditor {
         let enabled = run.before_stop(account.enabled_regions(&self.home)).await;
         enabled.is_ok_and(|enabled| enabled.is_not_enabled(&target.region))
     }
-
-    async fn preflight(&self, run: &Run, invocation: &Invocation) -> Result<Preflight, RunError> {
-        let planned = self.plan(run, invocation).await?;
-        let mut targets: Vec<PreflightLine> = futures_util::stream::iter(planned)
-            .map(|planned| preflight_target(run, planned))
-            .buffer_unordered(self.settings.max_concurrent_targets)
-            .collect()
-            .await;
-        targets.sort_by(|a, b| (&a.account_id, &a.region).cmp(&(&b.account_id, &b.region)));
-        let duration_ms = milliseconds(run.clock.elapsed());
-        tracing::info!(run_id = %run.facts.run_id, targets = targets.len(), duration_ms, "preflight done");
-        Ok(Preflight {
-            dry_run: true,
-            targets,
-            duration_ms,
-        })
-    }
 }
 
-async fn preflight_target(run: &Run, planned: Planned) -> PreflightLine {
-    let Planned {
-        account,
-        target,
-        refused,
-    } = planned;
-    let asked = match refused {
-        Some(failure) => Err(failure),
-        None => {
-            let reports = UsageReports::new(&account.access, &target.region);
-            let ask_all = async {
-                for query in &run.queries {
-                    reports.dry_run(query).await?;
-                }
-                Ok(())
-            };
-            run.before_stop(ask_all).await
-        }
-    };
-    let (status, error) = match asked {
-        Ok(()) => (Permission::Permitted, None),
-        Err(failure) if failure.kind == FailureKind::Denied => {
-            (Permission::Denied, Some(failure.into()))
-        }
-        Err(failure) => (Permission::Failed, Some(failure.into())),
-    };
-    let Target { account_id, region } = target;
-    PreflightLine {
-        account_id,
-        region,
-        status,
-        error,
-    }
+fn done<'a>(outcome: TargetOutcome) -> Look<'a> {
+    Look::Done(Audited {
+        outcome,
+        archive_error: None,
+    })
 }
 
-impl Run {
-    /// Waits for a call, but not beyond the moment at which reading has to stop.
-    async fn before_stop<T>(
-        &self,
-        call: impl Future<Output = Result<T, CallFailure>>,
-    ) -> Result<T, CallFailure> {
-        match tokio::time::timeout_at(self.stop_reading_at, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(CallFailure {
-                code: "DeadlineExceeded".to_owned(),
-                message: "the function's time was up: give it more, or fewer targets".to_owned(),
-                request_id: None,
-                kind: FailureKind::Lasting,
-            }),
-        }
-    }
+fn unread<'a>(target: Target, status: TargetStatus, pages: u64, failure: CallFailure) -> Look<'a> {
+    done(TargetOutcome::unread(target, status, pages, failure.into()))
 }
 
-/// What stopped the reading of a target.
-enum ReadError {
-    Ec2(CallFailure),
-    Archive(ArchiveError),
-}
-
-impl From<CallFailure> for ReadError {
-    fn from(failure: CallFailure) -> Self {
-        Self::Ec2(failure)
-    }
-}
-
-/// The audit of one target, under way.
-struct TargetAudit<'a> {
-    target: Target,
-    policy: Policy,
-    now: Timestamp,
-    writer: LinesWriter<'a>,
-    seen: HashSet<String>,
-    pages: u64,
-    counts: Counts,
-    findings: ListedFindings,
-}
-
-impl TargetAudit<'_> {
-    /// Reads one listing to its end.
-    ///
-    /// The SDK's paginator is not used, for it takes a repeated token for the end of the listing.
-    async fn read_listing(
-        &mut self,
-        run: &Run,
-        reports: &UsageReports,
-        mut query: ReportQuery,
-    ) -> Result<(), ReadError> {
-        let mut token: Option<String> = None;
-        let mut tokens_seen = HashSet::new();
-        let mut restarted = false;
-        loop {
-            let page = match run
-                .before_stop(reports.page(&query, token.as_deref()))
-                .await
-            {
-                Ok(page) => page,
-                // The token has run out: from the start, once. What was read before is recognised.
-                Err(failure)
-                    if failure.kind == FailureKind::TokenRefused
-                        && token.is_some()
-                        && !restarted =>
-                {
-                    restarted = true;
-                    token = None;
-                    tokens_seen.clear();
-                    continue;
-                }
-                Err(failure)
-                    if failure.kind == FailureKind::PageSizeRefused
-                        && query.max_results.is_some() =>
-                {
-                    query.max_results = None;
-                    token = None;
-                    tokens_seen.clear();
-                    continue;
-                }
-                Err(failure) => return Err(failure.into()),
-            };
-            self.pages += 1;
-            for report in &page.reports {
-                self.audit_report(report);
-            }
-            self.writer
-                .send_full_part()
-                .await
-                .map_err(ReadError::Archive)?;
-            match page.next_token {
-                None => return Ok(()),
-                Some(next) if !tokens_seen.insert(next.clone()) => {
-                    return Err(ReadError::Ec2(CallFailure {
-                        code: "RepeatedToken".to_owned(),
-                        message: "EC2 gave a page token for the second time, so that the listing has no end".to_owned(),
-                        request_id: None,
-                        kind: FailureKind::Passing,
-                    }));
-                }
-                next => token = next,
-            }
-        }
-    }
-
-    fn audit_report(&mut self, report: &UsageReport) {
-        if let Some(report_id) = &report.report_id
-            && !self.seen.insert(report_id.clone())
-        {
-            return;
-        }
-        let kinds = findings::judge(report, self.policy, self.now);
-        self.writer
-            .push(&ReportLine::new(&self.target, report, &kinds));
-        self.counts.add_report(report.state.as_ref(), &kinds);
-        for kind in kinds {
-            self.findings.insert(Finding::new(
-                kind,
-                &self.target,
-                report,
-                self.policy,
-                self.now,
-            ));
-        }
-    }
-
-    /// Archives what was read.
-    async fn archive(self, broken_off: Option<CallFailure>) -> Audited {
-        let Self {
-            target,
-            writer,
-            pages,
-            mut counts,
-            findings,
-            ..
-        } = self;
-        let (status, error) = match broken_off {
-            None => (TargetStatus::Complete, None),
-            Some(failure) => (TargetStatus::Incomplete, Some(failure.into())),
-        };
-        match writer.finish().await {
-            Ok(object) => {
-                counts.add_target(status);
-                let Target { account_id, region } = target;
-                let reports = counts.reports.total;
-                let ledger = LedgerLine {
-                    account_id,
-                    region,
-                    status,
-                    pages,
-                    reports,
-                    error,
-                    object: Some(object),
-                };
-                Audited {
-                    outcome: TargetOutcome {
-                        ledger,
-                        counts,
-                        findings,
-                    },
-                    archive_error: None,
-                }
-            }
-            Err(error) => unarchived(target, pages, error),
-        }
-    }
-
-    /// Gives the target up, for its object can't be written.
-    async fn unarchived(mut self, error: ArchiveError) -> Audited {
-        self.writer.abandon().await;
-        unarchived(self.target, self.pages, error)
-    }
-}
-
-/// Tells of a target that was read but is not in the archive: for whoever relies on the archive, that is
-/// a target that was not read.
-fn unarchived(target: Target, pages: u64, error: ArchiveError) -> Audited {
+/// Tells of a target that is not in the archive, whatever was read of it: for whoever relies on the
+/// archive, that is a target that was not read.
+fn unarchived<'a>(target: Target, stop: Stop) -> Look<'a> {
     let CallFailure {
         code,
         message,
         request_id,
         kind: _,
-    } = error.failure.clone();
-    let message = format!("{error}: {message}");
-    let reason = TargetError {
-        code,
-        message,
-        request_id,
-    };
-    let outcome = TargetOutcome::unread(target, TargetStatus::Failed, pages, reason);
-    Audited {
-        outcome,
-        archive_error: Some(error),
+    } = stop.failure().clone();
+    match stop {
+        Stop::Reading(failure) => unread(target, TargetStatus::Failed, 0, failure),
+        Stop::Archiving(error) => {
+            let reason = TargetError {
+                code,
+                message: format!("{error}: {message}"),
+                request_id,
+            };
+            let outcome = TargetOutcome::unread(target, TargetStatus::Failed, 0, reason);
+            Look::Done(Audited {
+                outcome,
+                archive_error: Some(error),
+            })
+        }
+    }
+}
+
+fn log(run: &Run, line: &LedgerLine) {
+    let LedgerLine {
+        account_id,
+        region,
+        status,
+        pages,
+        reports,
+        error,
+        object: _,
+    } = line;
+    let (run_id, status) = (&run.facts.run_id, status.as_str());
+    match error {
+        None => {
+            tracing::info!(%run_id, %account_id, %region, status, pages, reports, "target audited")
+        }
+        Some(error) => tracing::warn!(
+            %run_id, %account_id, %region, status, pages, reports,
+            error_code = error.code, error_message = error.message, request_id = error.request_id,
+            "target not audited to its end"
+        ),
     }
 }
 
@@ -893,8 +638,4 @@ fn reasons(targets: &[LedgerLine]) -> String {
         named.push(format!("and {more} more reasons"));
     }
     named.join("; ")
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 //! Members are written in the order in which they are declared here, and lists are sorted, so that the
 //! same facts give the same bytes.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{Finding, FindingKind, ListedFindings, Policy};
@@ -49,6 +50,16 @@ impl<'a> ReportLine<'a> {
             findings,
         }
     }
+}
+
+/// A report's line, read back.
+#[derive(Deserialize, Debug)]
+pub struct ArchivedLine {
+    /// The report.
+    #[serde(flatten)]
+    pub report: UsageReport,
+    /// What the rules said of it.
+    pub findings: Vec<FindingKind>,
 }
 
 /// What a run did for one target, as the ledger tells it.
@@ -351,6 +362,33 @@ impl TargetOutcome {
     }
 }
 
+/// The outcomes of all targets so far, put together.
+#[derive(Default, Debug)]
+pub struct Tally {
+    targets: Vec<LedgerLine>,
+    counts: Counts,
+    findings: ListedFindings,
+}
+
+impl Tally {
+    /// Takes in the outcome of one more target; the order doesn't matter.
+    pub fn add(&mut self, outcome: TargetOutcome) {
+        self.targets.push(outcome.ledger);
+        self.counts.merge(&outcome.counts);
+        self.findings.merge(outcome.findings);
+    }
+
+    /// Whether anything was read, and is archived.
+    pub fn has_archived(&self) -> bool {
+        let TargetCounts {
+            complete,
+            incomplete,
+            ..
+        } = self.counts.targets;
+        complete + incomplete > 0
+    }
+}
+
 /// One run, whole: written last, its presence says that everything it names is in the archive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -398,19 +436,13 @@ pub struct RunFacts {
 }
 
 impl Snapshot {
-    /// Puts the outcomes of all targets together, in whatever order they came.
-    pub fn new(
-        facts: RunFacts,
-        finished_at: Timestamp,
-        outcomes: impl IntoIterator<Item = TargetOutcome>,
-    ) -> Self {
-        let (mut targets, mut counts, mut findings) =
-            (Vec::new(), Counts::default(), ListedFindings::default());
-        for outcome in outcomes {
-            targets.push(outcome.ledger);
-            counts.merge(&outcome.counts);
-            findings.merge(outcome.findings);
-        }
+    /// Tells of a run that is done.
+    pub fn new(facts: RunFacts, finished_at: Timestamp, tally: Tally) -> Self {
+        let Tally {
+            mut targets,
+            counts,
+            findings,
+        } = tally;
         targets.sort_by(|a, b| (&a.account_id, &a.region).cmp(&(&b.account_id, &b.region)));
         let findings = findings.into_sorted_vec();
         let RunFacts {
@@ -438,5 +470,15 @@ impl Snapshot {
             findings_omitted: counts.findings.total - findings.len() as u64,
             findings,
         }
+    }
+
+    /// The document: JSON on one line.
+    ///
+    /// # Errors
+    /// Fails when a member can't be written as JSON, of which there is none.
+    pub fn to_bytes(&self) -> serde_json::Result<Bytes> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        Ok(bytes.into())
     }
 }

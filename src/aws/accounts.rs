@@ -42,6 +42,7 @@ impl Caller {
 pub struct AccountAccess {
     account_id: AccountId,
     config: SdkConfig,
+    role: Option<Arc<MemberRole>>,
 }
 
 impl AccountAccess {
@@ -52,6 +53,27 @@ impl AccountAccess {
 
     pub(super) fn config(&self) -> &SdkConfig {
         &self.config
+    }
+
+    /// The same right with credentials of its own: a role is assumed once more.
+    ///
+    /// The function's own credentials are Lambda's to renew.
+    pub fn renewed(&self) -> Self {
+        match &self.role {
+            Some(role) => Self::with_role(self.account_id.clone(), &self.config, Arc::clone(role)),
+            None => self.clone(),
+        }
+    }
+
+    fn with_role(account_id: AccountId, config: &SdkConfig, role: Arc<MemberRole>) -> Self {
+        // Each provider has a place of its own in the SDK's cache of credentials.
+        let provider = SharedCredentialsProvider::new(SharedRole(Arc::clone(&role)));
+        let config = config.to_builder().credentials_provider(provider).build();
+        Self {
+            account_id,
+            config,
+            role: Some(role),
+        }
     }
 }
 
@@ -78,6 +100,7 @@ impl Aws {
         AccountAccess {
             account_id,
             config: self.config.clone(),
+            role: None,
         }
     }
 
@@ -100,13 +123,7 @@ impl Aws {
             external_id: external_id.map(str::to_owned),
             refusal: OnceCell::new(),
         };
-        let provider = SharedCredentialsProvider::new(SharedRole(Arc::new(role)));
-        let config = self
-            .config
-            .to_builder()
-            .credentials_provider(provider)
-            .build();
-        AccountAccess { account_id, config }
+        AccountAccess::with_role(account_id, &self.config, Arc::new(role))
     }
 
     /// Lists the active accounts of the organization, in no order.

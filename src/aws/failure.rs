@@ -44,6 +44,8 @@ pub enum FailureKind {
     Conflict,
     /// The thing isn't there.
     NotFound,
+    /// The credentials have run out: new ones mend it.
+    CredentialsExpired,
     /// The same call may succeed later: throttling, a fault of the service or of the network.
     Passing,
     /// The same call will fail again.
@@ -57,6 +59,16 @@ pub(super) fn malformed(message: String) -> CallFailure {
         message,
         request_id: None,
         kind: FailureKind::Passing,
+    }
+}
+
+impl FailureKind {
+    /// Whether a target that failed so is worth a second look in the same run.
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::Passing | Self::CredentialsExpired | Self::TokenRefused | Self::Conflict
+        )
     }
 }
 
@@ -153,8 +165,9 @@ fn kind_of(code: &str, message: &str, status: Option<u16>) -> FailureKind {
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
         "NoSuchKey" => FailureKind::NotFound,
-        // Renewed credentials mend these.
-        "RequestExpired" | "ExpiredToken" | "ExpiredTokenException" => FailureKind::Passing,
+        "RequestExpired" | "ExpiredToken" | "ExpiredTokenException" => {
+            FailureKind::CredentialsExpired
+        }
         "RequestLimitExceeded"
         | "Throttling"
         | "ThrottlingException"

@@ -21,7 +21,9 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 pub use accounts::{AccountAccess, Caller};
 pub use ec2::{EnabledRegions, ListedPage, ReportQuery, UsageReports};
 pub use failure::{CallFailure, FailureKind};
-pub use s3::{Bucket, Condition, Stored, Upload, UploadedPart};
+pub use s3::{
+    Bucket, Condition, NewObject, Sha256Digest, Stored, StoredFacts, Upload, UploadedPart,
+};
 
 use crate::target::Region;
 

@@ -1,11 +1,14 @@
 //! The archive's bucket.
 
+use std::collections::BTreeMap;
+
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
@@ -22,11 +25,35 @@ pub struct Bucket {
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
+    /// What S3 tells of it.
+    pub facts: StoredFacts,
+}
+
+/// What S3 tells of an object.
+#[derive(Clone, Debug)]
+pub struct StoredFacts {
     /// Its entity tag, for a conditional write.
     pub etag: String,
     /// Its version; `None` in a bucket without versions.
     pub version_id: Option<String>,
+    /// The metadata that it was written with, by name.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An object to be written in one call.
+#[derive(Clone, Debug)]
+pub struct NewObject<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Its media type.
+    pub content_type: &'a str,
+    /// Its bytes; shared, so that another try costs no copy.
+    pub bytes: Bytes,
+    /// The SHA-256 of the bytes.
+    pub sha256: &'a Sha256Digest,
+    /// Metadata of this project's own, by name.
+    pub metadata: &'a [(&'static str, String)],
 }
 
 /// When a write may take place.
@@ -65,7 +92,7 @@ pub struct Upload {
 pub struct UploadedPart(CompletedPart);
 
 /// The SHA-256 of some bytes.
-type Sha256Digest = [u8; 32];
+pub type Sha256Digest = [u8; 32];
 
 impl Bucket {
     pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
@@ -87,11 +114,16 @@ impl Bucket {
         &self.name
     }
 
-    /// Reads an object whole; `None` when there is none.
+    /// Reads an object chunk by chunk, and returns the metadata that it was written with; `None` when
+    /// there is no object.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
-    pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
+    pub async fn read(
+        &self,
+        key: &str,
+        mut each_chunk: impl FnMut(&[u8]),
+    ) -> Result<Option<StoredFacts>, CallFailure> {
         let answer = self
             .client
             .get_object()
@@ -99,22 +131,40 @@ impl Bucket {
             .key(key)
             .send()
             .await;
-        let answer = match answer.map_err(CallFailure::from) {
+        let mut answer = match answer.map_err(CallFailure::from) {
             Ok(answer) => answer,
             Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let version_id = answer.version_id;
+        while let Some(chunk) = answer.body.next().await {
+            each_chunk(
+                &chunk
+                    .map_err(|error| malformed(format!("reading the object broke off: {error}")))?,
+            );
+        }
+        let metadata = answer.metadata.into_iter().flatten().collect();
         let etag = answer
             .e_tag
             .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
-        let body = answer.body.collect().await;
-        let body =
-            body.map_err(|error| malformed(format!("reading the object broke off: {error}")))?;
-        Ok(Some(Stored {
-            bytes: body.to_vec(),
+        Ok(Some(StoredFacts {
             etag,
-            version_id,
+            version_id: answer.version_id,
+            metadata,
+        }))
+    }
+
+    /// Reads a small object whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// Fails as [`read`](Self::read) does.
+    pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
+        let mut bytes = Vec::new();
+        let facts = self
+            .read(key, |chunk| bytes.extend_from_slice(chunk))
+            .await?;
+        Ok(facts.map(|facts| Stored {
+            bytes: bytes.into(),
+            facts,
         }))
     }
 
@@ -124,22 +174,24 @@ impl Bucket {
     /// Fails as S3 does, after the SDK's retries.
     pub async fn put(
         &self,
-        key: &str,
-        content_type: &str,
-        bytes: Vec<u8>,
-        sha256: &Sha256Digest,
+        object: NewObject<'_>,
         condition: &Condition,
     ) -> Result<Option<String>, CallFailure> {
+        let metadata = object
+            .metadata
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         let answer = self
             .client
             .put_object()
             .bucket(&self.name)
-            .key(key)
-            .content_type(content_type)
-            .checksum_sha256(BASE64.encode(sha256))
+            .key(object.key)
+            .content_type(object.content_type)
+            .checksum_sha256(BASE64.encode(object.sha256))
+            .set_metadata((!object.metadata.is_empty()).then(|| metadata.collect()))
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
-            .body(ByteStream::from(bytes))
+            .body(ByteStream::from(object.bytes))
             .send()
             .await?;
         Ok(answer.version_id)
@@ -176,7 +228,7 @@ impl Bucket {
         &self,
         upload: &Upload,
         number: i32,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         sha256: &Sha256Digest,
     ) -> Result<UploadedPart, CallFailure> {
         let digest = BASE64.encode(sha256);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use image_usage_auditor::run::{Answer, Permission, RunError};
+use image_usage_auditor::preflight::Permission;
+use image_usage_auditor::run::{Answer, RunError};
 use local_aws::{
     CLASSIC_REGIONS, Fault, FaultKind, FindingPolicy, Report, ResourceType, SeedOptions, Tag, When,
     World, count_findings,

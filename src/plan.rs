@@ -1,0 +1,161 @@
+//! Which targets a run has: every account in each of its Regions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::sync::OnceCell;
+
+use crate::aws::{AccountAccess, Aws, CallFailure, Caller, EnabledRegions};
+use crate::run::{Run, RunError};
+use crate::settings::{AccountChoice, RegionChoice, Settings};
+use crate::target::{AccountId, Region, Target};
+
+/// How many accounts are asked for their Regions at a time.
+///
+/// Each is a call to STS and one to EC2, which hold little; EC2 throttles by account.
+const MAX_CONCURRENT_ACCOUNTS: usize = 16;
+
+/// An account of the run.
+#[derive(Debug)]
+pub(crate) struct Account {
+    access: AccountAccess,
+    renewed: OnceCell<AccountAccess>,
+    enabled: OnceCell<Result<EnabledRegions, CallFailure>>,
+}
+
+impl Account {
+    fn new(access: AccountAccess) -> Arc<Self> {
+        Arc::new(Self {
+            access,
+            renewed: OnceCell::new(),
+            enabled: OnceCell::new(),
+        })
+    }
+
+    /// The right to act in the account; on a second look, with new credentials.
+    pub(crate) async fn access(&self, second_look: bool) -> &AccountAccess {
+        match second_look {
+            true => {
+                self.renewed
+                    .get_or_init(async || self.access.renewed())
+                    .await
+            }
+            false => &self.access,
+        }
+    }
+
+    /// Asks which Regions the account has enabled, once a run.
+    pub(crate) async fn enabled_regions(
+        &self,
+        home: &Region,
+    ) -> Result<&EnabledRegions, CallFailure> {
+        let ask = || EnabledRegions::of(&self.access, home);
+        self.enabled
+            .get_or_init(ask)
+            .await
+            .as_ref()
+            .map_err(CallFailure::clone)
+    }
+}
+
+/// A target of the run.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) account: Arc<Account>,
+    pub(crate) target: Target,
+    /// Why it can't be looked at, where that is known already.
+    pub(crate) refused: Option<CallFailure>,
+}
+
+/// Plans the targets of a run, sorted.
+///
+/// # Errors
+/// Fails when the accounts can't be told, and when another one needs a role that the settings don't name.
+/// An account whose role can't be assumed, or whose Regions can't be told, fails only its own targets.
+pub(crate) async fn targets(
+    aws: &Aws,
+    settings: &Settings,
+    home: &Region,
+    function_arn: &str,
+    run: &Run,
+) -> Result<Vec<Planned>, RunError> {
+    let unreachable = |failure: CallFailure| RunError::NoTargetAudited {
+        reasons: failure.to_string(),
+    };
+    let caller = match Caller::from_arn(function_arn) {
+        Some(caller) => caller,
+        None => run.before_stop(aws.caller()).await.map_err(unreachable)?,
+    };
+    let scoped = &run.facts.scope.account_ids;
+    let mut account_ids: BTreeSet<AccountId> = match &settings.accounts {
+        _ if !scoped.is_empty() => scoped.iter().cloned().collect(),
+        AccountChoice::Own => BTreeSet::from([caller.account_id.clone()]),
+        AccountChoice::Listed(ids) => ids.iter().cloned().collect(),
+        AccountChoice::Organization => {
+            let listed = run.before_stop(aws.organization_accounts()).await;
+            listed.map_err(unreachable)?.into_iter().collect()
+        }
+    };
+    let own = Account::new(aws.own_account(caller.account_id.clone()));
+    let mut accounts = Vec::new();
+    if account_ids.remove(&caller.account_id) {
+        accounts.push(Arc::clone(&own));
+    }
+    for account_id in account_ids {
+        let Some(role_name) = &settings.role_name else {
+            return Err(RunError::RoleNotSet { account_id });
+        };
+        let external_id = settings.external_id.as_deref();
+        let access =
+            aws.member_account(account_id, home, &caller.partition, role_name, external_id);
+        accounts.push(Account::new(access));
+    }
+    let mut planned: Vec<Planned> = futures_util::stream::iter(accounts)
+        .map(|account| targets_of(settings, home, run, account, &own))
+        .buffer_unordered(MAX_CONCURRENT_ACCOUNTS)
+        .flat_map(futures_util::stream::iter)
+        .collect()
+        .await;
+    planned.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(planned)
+}
+
+async fn targets_of(
+    settings: &Settings,
+    home: &Region,
+    run: &Run,
+    account: Arc<Account>,
+    own: &Account,
+) -> Vec<Planned> {
+    let scoped = &run.facts.scope.regions;
+    let (regions, refused) = match &settings.regions {
+        _ if !scoped.is_empty() => (scoped.iter().cloned().collect(), None),
+        RegionChoice::Own => (BTreeSet::from([home.clone()]), None),
+        RegionChoice::Listed(regions) => (regions.iter().cloned().collect(), None),
+        RegionChoice::All => match run.before_stop(account.enabled_regions(home)).await {
+            Ok(enabled) => (enabled.names(), None),
+            Err(mut failure) => {
+                failure.message =
+                    format!("failed to list the account's Regions: {}", failure.message);
+                // The Regions of the function's own account stand in for those that can't be told.
+                let stand_in = run.before_stop(own.enabled_regions(home)).await;
+                let home_only = |_| BTreeSet::from([home.clone()]);
+                (
+                    stand_in.map_or_else(home_only, EnabledRegions::names),
+                    Some(failure),
+                )
+            }
+        },
+    };
+    let account_id = account.access.account_id();
+    let planned = regions.into_iter().map(|region| Planned {
+        account: Arc::clone(&account),
+        target: Target {
+            account_id: account_id.clone(),
+            region,
+        },
+        refused: refused.clone(),
+    });
+    planned.collect()
+}
