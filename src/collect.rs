@@ -64,7 +64,7 @@ impl TargetAudit {
             bucket,
             key,
             noted_bytes: 0,
-            seen: SeenReports::new(),
+            seen: SeenReports::default(),
             queries_done: 0,
             pages: 0,
             counts: Counts::default(),

@@ -1,4 +1,103 @@
 //! image-usage-auditor: an AWS Lambda function that audits and archives EC2 image usage reports.
+//!
+//! What users need is in the README; this page is for who reads or changes the code. It is the one place
+//! where the architecture is written down.
+//!
+//! # A run
+//!
+//! A run reads like a sentence, and the modules are its words: **plan** the targets → **collect** each
+//! target's reports page by page, and judge them by the rules of **findings** → **archive** them →
+//! **publish** the **snapshot** → answer with the summary.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`lambda`] | the edge to Lambda: invocations, errors, the log |
+//! | [`settings`] | environment → [`settings::Settings`] |
+//! | [`request`] | payload → [`request::Request`] |
+//! | [`run`] | one run: the order of things, looks and second looks, the deadline |
+//! | `plan` | accounts × Regions → targets |
+//! | `collect` | one target's listing: pages, tokens, duplicates, lines |
+//! | [`seen`] | which reports have been seen, in bounded memory |
+//! | [`archive`] | lines → gzip → one put or a multipart upload |
+//! | `read_back` | an object that another try of the run has written |
+//! | [`publish`] | the commit of a run, and `latest.json` |
+//! | [`preflight`] | what EC2 would permit |
+//! | [`metrics`] | the line in CloudWatch's embedded metric format |
+//! | [`target`], [`report`], [`findings`], [`snapshot`], [`keys`], [`timestamp`] | the words, the rules, the documents; pure |
+//! | [`aws`] | the only code that names a type of the SDK |
+//!
+//! The pure modules know no SDK, no tokio, no environment and no clock: the run reads the wall clock once,
+//! and hands that moment to the rules. `aws` knows no rules, and the rules know no S3. There is no trait
+//! that only a mock would need: the tests run the real SDK clients against a local AWS, which speaks the
+//! wire protocols (the package `local-aws`, in `tests/`).
+//!
+//! # What "complete" rests on
+//!
+//! - **Our own page loop.** The SDK's paginator takes a repeated token for the end of a listing. Here it is
+//!   an error of the target, an empty page is not the end, an empty token is, and a token that has run out
+//!   restarts the listing once.
+//! - **Whole answers.** The SDK's XML decoder takes a document that is cut short, or ill-formed in the
+//!   middle, for one that ends there. Every answer is checked to be a whole document before it counts.
+//! - **Every `Option` is decided** where SDK types become ours, in [`aws`]; what is missing stays missing.
+//! - **A target is one of four things**: complete, incomplete with what came and why it broke off, failed
+//!   with why, or skipped, if EC2 says that its Region isn't enabled (`AuthFailure` alone doesn't say that,
+//!   so the opt-in status is asked for). Nothing turns a target that could not be looked at into a clean one.
+//! - **The snapshot comes last**, and only where none is. Its presence says that every object it names is
+//!   there.
+//!
+//! # When the same run is tried twice
+//!
+//! Events come at least once, and a try can die at any point. Tries of one event have one run ID and write
+//! under the same keys. Every object is written where none is; if one is there, then by another try. With
+//! the same bytes, it is as good. In a bucket with versions, ours becomes another version, and each try's
+//! snapshot names its own. In a bucket without versions the one that is there stays, for a snapshot may
+//! name it already: it is read back, and this try tells of it instead of its own reading. (Only a multipart
+//! upload of another try can't be told from a part of one, for its metadata is written before its end is
+//! known; the target is then failed with `ObjectTaken`.) Of two snapshots the first one stays, and both
+//! tries answer with it.
+//!
+//! # Which layer tries again
+//!
+//! 1. **The SDK**, a call: throttling, 5xx, time-outs, connections, and answers that broke off; up to 15
+//!    times with a growing, random wait. Each target has retry tokens of its own, so that a throttled
+//!    account slows no other.
+//! 2. **The page loop**, a listing: an expired token restarts it once, a refused page size restarts it
+//!    without one.
+//! 3. **The run**, a target: one that failed with something that may pass is looked at once more when the
+//!    others are done, with new credentials where they come from a role. What it has read is kept if that
+//!    is little, and the listing's second start recognises it; a large target goes on at once instead.
+//! 4. **Lambda**, a run: it sends the event again after an error, and the run fails only if nothing was
+//!    archived, or if the archive itself failed.
+//!
+//! # The deadline
+//!
+//! Reading stops in time to archive what has been read. The margin follows from what is left to write: the
+//! unsent bytes of all targets at work and the snapshot at a pessimistic rate, and a second for each call
+//! that has to follow another; at most a quarter of the run's time.
+//!
+//! # Memory
+//!
+//! A report goes from its page to its line to gzip to the upload, and is forgotten. With
+//! *C* = `AUDITOR_MAX_CONCURRENT_TARGETS`, *P* = `AUDITOR_PAGE_SIZE`, *R* the bytes of a report in EC2's XML
+//! (about 700; up to 40,000 with 50 tags of full length), and *T* the targets of the run, a run needs at
+//! most about
+//!
+//! > 15 MB + *C* × (8 MiB part + 4 MiB filter + 1 MB findings + 4 × *P* × *R*) + 8 × 3 MB waiting + *T* × 2 KB
+//!
+//! which is 180 MB with the defaults and 8 huge targets at a time, and fits a function of 256 MB. The part
+//! is the smallest that S3 takes (a growing vector may have 8 MiB for its 5), the filter stands before the
+//! file of report IDs of a target with more than 10,000 reports.
+//!
+//! # Start-up and dependencies
+//!
+//! tokio's current-thread runtime (the work is waiting and compressing), one TLS stack (rustls with ring;
+//! aws-lc would cost tens of milliseconds of CPU at start), one HTTP client for all SDK clients, made
+//! before the first invocation, where Lambda gives full CPU. `BehaviorVersion` is pinned, so that an update
+//! of the SDK changes no retry or time-out by itself.
+//!
+//! `aws-sdk-ec2` is nearly all of the build. Select packages with `--workspace --all-targets` as the Makefile
+//! does: another selection resolves other features and compiles it again.
+
 pub mod archive;
 pub mod aws;
 mod collect;

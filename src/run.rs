@@ -211,7 +211,7 @@ enum Look<'a> {
     /// It failed with something that may pass, and is to be looked at again.
     Again {
         planned: Planned,
-        begun: Option<(TargetAudit, SemaphorePermit<'a>)>,
+        begun: Option<(Box<TargetAudit>, SemaphorePermit<'a>)>,
     },
 }
 
@@ -411,7 +411,9 @@ impl Auditor {
             take_in(look, &mut again);
         }
         let mut second_looks = futures_util::stream::iter(std::mem::take(&mut again))
-            .map(|(planned, begun)| self.look_at(run, planned, begun.map(|(audit, _)| audit), None))
+            .map(|(planned, begun)| {
+                self.look_at(run, planned, begun.map(|(audit, _)| *audit), None)
+            })
             .buffer_unordered(concurrency);
         while let Some(look) = second_looks.next().await {
             take_in(look, &mut again);
@@ -461,7 +463,7 @@ impl Auditor {
                         Ok(place) if audit.is_small() => {
                             return Look::Again {
                                 planned,
-                                begun: Some((audit, place)),
+                                begun: Some((Box::new(audit), place)),
                             };
                         }
                         // There is no room to wait with so much: at once, then.

@@ -25,7 +25,7 @@ const BITS_PER_ID: u64 = 8;
 /// target's IDs are held in memory. Those of a large one go to an unnamed temporary file, with a Bloom
 /// filter before it: an ID that the filter doesn't know is new, any other one is looked up, so that no
 /// report is ever taken for another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SeenReports {
     in_memory: HashSet<Box<str>>,
     spilled: Option<Spilled>,
@@ -42,14 +42,6 @@ struct Spilled {
 }
 
 impl SeenReports {
-    /// Starts without any report.
-    pub fn new() -> Self {
-        Self {
-            in_memory: HashSet::new(),
-            spilled: None,
-        }
-    }
-
     /// Takes in the IDs of a page, and tells for each if it is new.
     ///
     /// An ID that stands twice on the page is new once.
@@ -149,7 +141,7 @@ impl Spilled {
         self.file.seek(SeekFrom::Start(at))?;
         let mut reader = BufReader::new(&self.file);
         let mut line = String::new();
-        while !wanted.is_empty() && !(wrapped && at >= start) {
+        while !wanted.is_empty() && (!wrapped || at < start) {
             line.clear();
             let length = reader.read_line(&mut line)? as u64;
             if length == 0 {
@@ -186,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_id_is_new_once_on_its_page_and_never_again() {
-        let mut seen = SeenReports::new();
+        let mut seen = SeenReports::default();
         let page = ["a", "b", "a"].map(str::to_owned);
         assert_eq!(insert(&mut seen, &page), [true, true, false]);
         assert_eq!(insert(&mut seen, &page), [false, false, false]);
@@ -195,7 +187,7 @@ mod tests {
     #[test]
     fn a_large_target_gives_the_same_answers_from_the_file() {
         let count = 3 * MAX_IDS_IN_MEMORY;
-        let mut seen = SeenReports::new();
+        let mut seen = SeenReports::default();
         let all = ids(0..count);
         for page in all.chunks(1_000) {
             assert!(insert(&mut seen, page).into_iter().all(|new| new));
@@ -218,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_knows_every_id_costs_time_and_no_report() {
-        let mut seen = SeenReports::new();
+        let mut seen = SeenReports::default();
         insert(&mut seen, &ids(0..MAX_IDS_IN_MEMORY + 1));
         seen.spilled.as_mut().unwrap().filter.fill(u64::MAX);
         assert_eq!(insert(&mut seen, &["unheard-of".to_owned()]), [true]);
