@@ -207,7 +207,7 @@ impl Run {
 /// What came of one look at a target.
 enum Look<'a> {
     /// The target is done.
-    Done(Audited),
+    Done(Box<Audited>),
     /// It failed with something that may pass, and is to be looked at again.
     Again {
         planned: Planned,
@@ -393,10 +393,11 @@ impl Auditor {
         let waiting = Semaphore::new(MAX_WAITING);
         let (mut tally, mut archive_error, mut again) = (Tally::default(), None, Vec::new());
         let mut take_in = |look, again: &mut Vec<_>| match look {
-            Look::Done(Audited {
-                outcome,
-                archive_error: error,
-            }) => {
+            Look::Done(audited) => {
+                let Audited {
+                    outcome,
+                    archive_error: error,
+                } = *audited;
                 log(run, &outcome.ledger);
                 tally.add(outcome);
                 archive_error = archive_error.take().or(error);
@@ -512,10 +513,10 @@ impl Auditor {
 }
 
 fn done<'a>(outcome: TargetOutcome) -> Look<'a> {
-    Look::Done(Audited {
+    Look::Done(Box::new(Audited {
         outcome,
         archive_error: None,
-    })
+    }))
 }
 
 fn unread<'a>(target: Target, status: TargetStatus, pages: u64, failure: CallFailure) -> Look<'a> {
@@ -540,10 +541,10 @@ fn unarchived<'a>(target: Target, stop: Stop) -> Look<'a> {
                 request_id,
             };
             let outcome = TargetOutcome::unread(target, TargetStatus::Failed, 0, reason);
-            Look::Done(Audited {
+            Look::Done(Box::new(Audited {
                 outcome,
                 archive_error: Some(error),
-            })
+            }))
         }
     }
 }
