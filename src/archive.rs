@@ -266,29 +266,34 @@ impl LinesWriter {
                 Ok(version_id) => break version_id,
                 Err(failure) => failure,
             };
-            if failure.kind == FailureKind::ConditionFailed {
-                let (there, facts) = match self.look_at_what_is_there().await? {
-                    Some(found) => found,
-                    None => {
-                        turns.wait_after(failure).await.map_err(failed(
-                            "write",
-                            &self.bucket,
-                            &self.key,
-                        ))?;
+            let taken = failure.kind == FailureKind::ConditionFailed;
+            // An upload that is gone was completed by a call whose answer got lost, or by nobody.
+            let gone = failure.kind == FailureKind::NotFound && self.is_upload();
+            if taken || gone {
+                match self.look_at_what_is_there().await? {
+                    Some((there, facts)) if there == sha256 => {
+                        self.abandon().await;
+                        break facts.version_id;
+                    }
+                    Some((_, facts)) if taken && facts.version_id.is_some() => {
+                        condition = Condition::Always;
                         continue;
                     }
-                };
-                if there == sha256 {
-                    self.abandon().await;
-                    break facts.version_id;
+                    Some((_, facts)) if taken => {
+                        self.abandon().await;
+                        return Ok(Written::Taken(TakenBy::new(&facts)));
+                    }
+                    Some(_) | None => {}
                 }
-                if facts.version_id.is_some() {
-                    condition = Condition::Always;
-                    continue;
-                }
-                self.abandon().await;
-                return Ok(Written::Taken(TakenBy::new(&facts)));
             }
+            let failure = match gone {
+                // The parts are gone too: a second look at the target sends them again.
+                true => CallFailure {
+                    kind: FailureKind::Passing,
+                    ..failure
+                },
+                false => failure,
+            };
             turns
                 .wait_after(failure)
                 .await

@@ -164,7 +164,7 @@ fn kind_of(code: &str, message: &str, status: Option<u16>) -> FailureKind {
         }
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
-        "NoSuchKey" => FailureKind::NotFound,
+        "NoSuchKey" | "NoSuchUpload" => FailureKind::NotFound,
         "RequestExpired" | "ExpiredToken" | "ExpiredTokenException" => {
             FailureKind::CredentialsExpired
         }

@@ -43,9 +43,12 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A TCP and TLS handshake that takes longer has lost packets: a new one is faster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One attempt, from sending to the last byte of the answer. A page of 1,000 reports is below 2 MB,
-/// a part of an upload 5 MiB; whatever takes longer hangs.
+/// One attempt, from sending to the last byte of the answer. A page of 1,000 reports is below 2 MB, a part
+/// of an upload 5 MiB; whatever takes longer hangs.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// All attempts of one call: a service that hangs each time shall not hold a target for the whole run.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The way to AWS: credentials, endpoints, and the one HTTP client that all SDK clients share.
 #[derive(Clone, Debug)]
@@ -101,6 +104,7 @@ fn loader() -> ConfigLoader {
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .operation_timeout(CALL_TIMEOUT)
                 .build(),
         )
 }
