@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
 use super::whole_document::WholeDocument;
-use super::{Aws, CallFailure, FailureKind, sdk_region};
+use super::{Aws, CallFailure, FailureKind, retry_partition, sdk_region};
 use crate::target::{AccountId, Region};
 
 /// The account that the function runs in.
@@ -118,7 +118,7 @@ impl Aws {
     ) -> AccountAccess {
         let config = self.config.to_builder().region(sdk_region(home)).build();
         let role = MemberRole {
-            client: sts(&config),
+            client: sts(&config, account_id.as_str()),
             role_arn: format!("arn:{partition}:iam::{account_id}:role/{role_name}"),
             external_id: external_id.map(str::to_owned),
             refusal: OnceCell::new(),
@@ -167,8 +167,9 @@ impl Aws {
     }
 }
 
-fn sts(config: &SdkConfig) -> aws_sdk_sts::Client {
-    let config = aws_sdk_sts::config::Builder::from(config);
+fn sts(config: &SdkConfig, caller: &str) -> aws_sdk_sts::Client {
+    let config = aws_sdk_sts::config::Builder::from(config)
+        .retry_partition(retry_partition(format!("sts/{caller}")));
     aws_sdk_sts::Client::from_conf(
         config
             .retry_classifier(BrokenAnswer)

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::retry::RetryPartition;
 use aws_sdk_ec2::types::{ImageUsageReport, ImageUsageResourceType};
-use aws_smithy_runtime::client::retries::TokenBucket;
 use aws_smithy_types::DateTime;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
 use super::whole_document::WholeDocument;
-use super::{AccountAccess, CallFailure, FailureKind, sdk_region};
+use super::{AccountAccess, CallFailure, FailureKind, retry_partition, sdk_region};
 use crate::report::{ReportState, ResourceType, ResourceTypeOption, Tags, UsageReport};
 use crate::snapshot::Filter;
 use crate::target::Region;
@@ -124,19 +122,8 @@ impl UsageReports {
     }
 }
 
-/// The retries that one target may use up in a row, so to say: each costs up to 14 of these, and a
-/// success gives back what its last retry cost.
-///
-/// The SDK's default of 500 is meant for clients with many calls in flight. A target has one, and each
-/// retry of it waits longer: that alone bounds its load on EC2.
-const RETRY_TOKENS: usize = 100_000;
-
 fn client(access: &AccountAccess, region: &Region) -> Client {
-    // By default all accounts share the retry tokens of a Region for as long as the process lives: one
-    // throttled account would use up the retries of the others, in this run and the next.
-    let partition = RetryPartition::custom(format!("ec2/{}/{region}", access.account_id()))
-        .token_bucket(TokenBucket::new(RETRY_TOKENS))
-        .build();
+    let partition = retry_partition(format!("ec2/{}/{region}", access.account_id()));
     let config = aws_sdk_ec2::config::Builder::from(access.config())
         .region(sdk_region(region))
         .retry_partition(partition)

@@ -17,6 +17,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region as SdkRegion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 
 pub use accounts::{AccountAccess, Caller};
 pub use ec2::{EnabledRegions, ListedPage, ReportQuery, UsageReports};
@@ -107,6 +108,22 @@ fn loader() -> ConfigLoader {
                 .operation_timeout(CALL_TIMEOUT)
                 .build(),
         )
+}
+
+/// The retries that the clients of one partition may use up in all: each costs up to 14 of these.
+///
+/// The SDK's default of 500 is meant for clients with many calls in flight. Here a target has one, and
+/// each retry of it waits longer: that alone bounds the load on AWS.
+const RETRY_TOKENS: usize = 100_000;
+
+/// Gives a client retry tokens of its own.
+///
+/// By default all accounts share those of a service and Region for as long as the process lives: one
+/// throttled account would use up the retries of the others, in this run and the next.
+fn retry_partition(name: String) -> RetryPartition {
+    RetryPartition::custom(name)
+        .token_bucket(TokenBucket::new(RETRY_TOKENS))
+        .build()
 }
 
 fn sdk_region(region: &Region) -> SdkRegion {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
-use super::{CallFailure, FailureKind};
+use super::{CallFailure, FailureKind, retry_partition};
 
 /// A bucket, and the calls that the archive needs of it.
 #[derive(Clone, Debug)]
@@ -101,6 +101,7 @@ impl Bucket {
             config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
         let config = aws_sdk_s3::config::Builder::from(config)
             .force_path_style(own_endpoint)
+            .retry_partition(retry_partition(format!("s3/{name}")))
             .retry_classifier(BrokenAnswer)
             .build();
         Self {
