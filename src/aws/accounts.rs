@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
+use aws_config::identity::IdentityCache;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{
     self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
@@ -66,9 +67,14 @@ impl AccountAccess {
     }
 
     fn with_role(account_id: AccountId, config: &SdkConfig, role: Arc<MemberRole>) -> Self {
-        // Each provider has a place of its own in the SDK's cache of credentials.
         let provider = SharedCredentialsProvider::new(SharedRole(Arc::clone(&role)));
-        let config = config.to_builder().credentials_provider(provider).build();
+        // The cache that the clients would share otherwise has room for 64 roles, those of earlier runs
+        // among them.
+        let config = config
+            .to_builder()
+            .credentials_provider(provider)
+            .identity_cache(IdentityCache::lazy().build())
+            .build();
         Self {
             account_id,
             config,
