@@ -21,7 +21,7 @@ const MAX_CONCURRENT_ACCOUNTS: usize = 16;
 pub(crate) struct Account {
     access: AccountAccess,
     renewed: OnceCell<AccountAccess>,
-    enabled: OnceCell<Result<EnabledRegions, CallFailure>>,
+    enabled: [OnceCell<Result<EnabledRegions, CallFailure>>; 2],
 }
 
 impl Account {
@@ -29,7 +29,7 @@ impl Account {
         Arc::new(Self {
             access,
             renewed: OnceCell::new(),
-            enabled: OnceCell::new(),
+            enabled: [OnceCell::new(), OnceCell::new()],
         })
     }
 
@@ -45,13 +45,15 @@ impl Account {
         }
     }
 
-    /// Asks which Regions the account has enabled, once a run.
+    /// Asks which Regions the account has enabled: once a run, and once more on a second look.
     pub(crate) async fn enabled_regions(
         &self,
         home: &Region,
+        second_look: bool,
     ) -> Result<&EnabledRegions, CallFailure> {
-        let ask = || EnabledRegions::of(&self.access, home);
-        self.enabled
+        let ask = async || EnabledRegions::of(self.access(second_look).await, home).await;
+        let answer = &self.enabled[usize::from(second_look)];
+        answer
             .get_or_init(ask)
             .await
             .as_ref()
@@ -111,51 +113,89 @@ pub(crate) async fn targets(
             aws.member_account(account_id, home, &caller.partition, role_name, external_id);
         accounts.push(Account::new(access));
     }
-    let mut planned: Vec<Planned> = futures_util::stream::iter(accounts)
-        .map(|account| targets_of(settings, home, run, account, &own))
-        .buffer_unordered(MAX_CONCURRENT_ACCOUNTS)
-        .flat_map(futures_util::stream::iter)
-        .collect()
-        .await;
+    let regions = Regions {
+        settings,
+        home,
+        run,
+        own: &own,
+    };
+    let (mut planned, mut again) = (Vec::new(), Vec::new());
+    let mut asked = futures_util::stream::iter(accounts)
+        .map(|account| regions.of(account, false))
+        .buffer_unordered(MAX_CONCURRENT_ACCOUNTS);
+    while let Some(targets) = asked.next().await {
+        match targets.first() {
+            Some(Planned {
+                account,
+                refused: Some(failure),
+                ..
+            }) if failure.kind.may_pass() => {
+                again.push(Arc::clone(account));
+            }
+            _ => planned.extend(targets),
+        }
+    }
+    let mut asked = futures_util::stream::iter(again)
+        .map(|account| regions.of(account, true))
+        .buffer_unordered(MAX_CONCURRENT_ACCOUNTS);
+    while let Some(targets) = asked.next().await {
+        planned.extend(targets);
+    }
     planned.sort_by(|a, b| a.target.cmp(&b.target));
     Ok(planned)
 }
 
-async fn targets_of(
-    settings: &Settings,
-    home: &Region,
-    run: &Run,
-    account: Arc<Account>,
-    own: &Account,
-) -> Vec<Planned> {
-    let scoped = &run.facts.scope.regions;
-    let (regions, refused) = match &settings.regions {
-        _ if !scoped.is_empty() => (scoped.iter().cloned().collect(), None),
-        RegionChoice::Own => (BTreeSet::from([home.clone()]), None),
-        RegionChoice::Listed(regions) => (regions.iter().cloned().collect(), None),
-        RegionChoice::All => match run.before_stop(account.enabled_regions(home)).await {
-            Ok(enabled) => (enabled.names(), None),
-            Err(mut failure) => {
-                failure.message =
-                    format!("failed to list the account's Regions: {}", failure.message);
-                // The Regions of the function's own account stand in for those that can't be told.
-                let stand_in = run.before_stop(own.enabled_regions(home)).await;
-                let home_only = |_| BTreeSet::from([home.clone()]);
-                (
-                    stand_in.map_or_else(home_only, EnabledRegions::names),
-                    Some(failure),
-                )
-            }
-        },
-    };
-    let account_id = account.access.account_id();
-    let planned = regions.into_iter().map(|region| Planned {
-        account: Arc::clone(&account),
-        target: Target {
-            account_id: account_id.clone(),
-            region,
-        },
-        refused: refused.clone(),
-    });
-    planned.collect()
+/// What tells the Regions of an account.
+struct Regions<'a> {
+    settings: &'a Settings,
+    home: &'a Region,
+    run: &'a Run,
+    own: &'a Account,
+}
+
+impl Regions<'_> {
+    /// Plans the targets of one account, of which there is at least one.
+    async fn of(&self, account: Arc<Account>, second_look: bool) -> Vec<Planned> {
+        let Self {
+            settings,
+            home,
+            run,
+            own,
+        } = *self;
+        let scoped = &run.facts.scope.regions;
+        let (regions, refused) = match &settings.regions {
+            _ if !scoped.is_empty() => (scoped.iter().cloned().collect(), None),
+            RegionChoice::Own => (BTreeSet::from([home.clone()]), None),
+            RegionChoice::Listed(regions) => (regions.iter().cloned().collect(), None),
+            RegionChoice::All => match run
+                .before_stop(account.enabled_regions(home, second_look))
+                .await
+            {
+                Ok(enabled) => (enabled.names(), None),
+                Err(mut failure) => {
+                    failure.message =
+                        format!("failed to list the account's Regions: {}", failure.message);
+                    // The Regions of the function's own account stand in for those that can't be told.
+                    let stand_in = run
+                        .before_stop(own.enabled_regions(home, second_look))
+                        .await;
+                    let home_only = |_| BTreeSet::from([home.clone()]);
+                    (
+                        stand_in.map_or_else(home_only, EnabledRegions::names),
+                        Some(failure),
+                    )
+                }
+            },
+        };
+        let account_id = account.access.account_id();
+        let planned = regions.into_iter().map(|region| Planned {
+            account: Arc::clone(&account),
+            target: Target {
+                account_id: account_id.clone(),
+                region,
+            },
+            refused: refused.clone(),
+        });
+        planned.collect()
+    }
 }

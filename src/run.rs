@@ -444,7 +444,8 @@ impl Auditor {
         let mut audit = begun.unwrap_or_else(new);
         let mut waiting = waiting;
         loop {
-            let access = planned.account.access(waiting.is_none()).await;
+            let second_look = waiting.is_none();
+            let access = planned.account.access(second_look).await;
             let reports = UsageReports::new(access, &target.region);
             let stop = match audit.read(run, &reports).await {
                 Ok(()) => match audit.archive(run, None).await {
@@ -488,7 +489,9 @@ impl Auditor {
                 (Stop::Reading(failure), None) => {
                     let status = match failure.kind {
                         FailureKind::RegionRefused
-                            if self.is_not_enabled(run, &planned.account, &target).await =>
+                            if self
+                                .is_not_enabled(run, &planned.account, &target, second_look)
+                                .await =>
                         {
                             TargetStatus::Skipped
                         }
@@ -506,8 +509,16 @@ impl Auditor {
 
     /// Tells a Region that the account has not enabled from one where it is denied: EC2 answers both
     /// with `AuthFailure`. What can't be told counts as denied.
-    async fn is_not_enabled(&self, run: &Run, account: &Account, target: &Target) -> bool {
-        let enabled = run.before_stop(account.enabled_regions(&self.home)).await;
+    async fn is_not_enabled(
+        &self,
+        run: &Run,
+        account: &Account,
+        target: &Target,
+        second_look: bool,
+    ) -> bool {
+        let enabled = run
+            .before_stop(account.enabled_regions(&self.home, second_look))
+            .await;
         enabled.is_ok_and(|enabled| enabled.is_not_enabled(&target.region))
     }
 }

@@ -200,10 +200,14 @@ impl EnabledRegions {
             // A Region of a name that can't be one can't be audited either.
             .filter_map(|region| Some((region.region_name?.parse().ok()?, region.opt_in_status)))
             .collect();
-        Ok(Self { opt_in_status })
+        let enabled = Self { opt_in_status };
+        match enabled.names().is_empty() {
+            true => Err(malformed("EC2 lists no Region that is enabled".to_owned())),
+            false => Ok(enabled),
+        }
     }
 
-    /// Every Region that the account can use.
+    /// Every Region that the account can use; there is at least one.
     pub fn names(&self) -> BTreeSet<Region> {
         let enabled = self
             .opt_in_status
