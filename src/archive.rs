@@ -19,6 +19,10 @@ use crate::snapshot::{ArchivedObject, ReportLine, TargetStatus};
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART_BYTES: usize = 5 * 1024 * 1024;
 
+/// What a page adds to a part at most, before it is seen that the part is full: 1,000 reports with a few
+/// tags each come to less than 200 KiB of gzip. More than this is held all the same.
+const PART_SLACK_BYTES: usize = 512 * 1024;
+
 /// How often a write that met another one is tried again.
 const MAX_TURNS: u32 = 8;
 
@@ -161,6 +165,20 @@ impl LinesWriter {
         self.upload.is_some()
     }
 
+    /// Claims the memory of a whole part at once, for an object that will be large.
+    ///
+    /// A vector that grows by doubling leaves holes of its earlier sizes behind, and claims its last pages
+    /// when there may be no memory left for them. Filled once, the peak stands from here on.
+    pub fn claim_part(&mut self) {
+        let buffer = self.gzip.get_mut();
+        let (filled, whole) = (buffer.len(), PART_BYTES + PART_SLACK_BYTES);
+        if buffer.capacity() < whole {
+            buffer.reserve_exact(whole - filled);
+            buffer.resize(whole, 0);
+            buffer.truncate(filled);
+        }
+    }
+
     /// Adds a line, in memory only.
     pub fn push(&mut self, line: &ReportLine<'_>) {
         self.line.clear();
@@ -181,8 +199,13 @@ impl LinesWriter {
         if self.unsent_bytes() < PART_BYTES {
             return Ok(());
         }
-        let part = std::mem::take(self.gzip.get_mut());
-        self.send_part(part.into()).await
+        let part = Bytes::from(std::mem::take(self.gzip.get_mut()));
+        self.send_part(part.clone()).await?;
+        // Nobody else holds it any more, so that this gives its memory back and copies nothing.
+        let mut buffer = Vec::from(part);
+        buffer.clear();
+        *self.gzip.get_mut() = buffer;
+        Ok(())
     }
 
     async fn send_part(&mut self, part: Bytes) -> Result<(), ArchiveError> {

@@ -171,6 +171,9 @@ impl TargetAudit {
                 kind: FailureKind::Lasting,
             })?
             .into_iter();
+        if self.seen.is_spilled() {
+            self.writer.claim_part();
+        }
         for report in reports {
             // A report without an ID can't be recognised: it is taken as often as it comes.
             if report.report_id.is_none() || new.next() == Some(true) {
