@@ -12,8 +12,14 @@ pub(super) struct BrokenAnswer;
 
 impl ClassifyRetry for BrokenAnswer {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        // A success that could not be decoded comes as an error of the operation.
+        let undecoded = context
+            .response()
+            .is_some_and(|response| response.status().is_success());
         match context.output_or_error() {
-            Some(Err(error)) if error.is_response_error() || error.is_interceptor_error() => {
+            Some(Err(error))
+                if undecoded || error.is_response_error() || error.is_interceptor_error() =>
+            {
                 RetryAction::transient_error()
             }
             _ => RetryAction::NoActionIndicated,

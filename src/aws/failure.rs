@@ -103,16 +103,23 @@ where
         let request_id = error.request_id().map(str::to_owned);
         let (code, message, kind) = match &error {
             SdkError::ServiceError(answer) => {
-                let code = match (answer.err().code(), status) {
-                    (Some(code), _) => code.to_owned(),
-                    (None, Some(status)) => format!("Http{status}"),
-                    (None, None) => "MalformedResponse".to_owned(),
-                };
                 let message = answer
                     .err()
                     .message()
                     .map_or_else(|| chain(answer.err()), str::to_owned);
-                let kind = kind_of(&code, &message, status);
+                let code = answer.err().code().filter(|code| !code.is_empty());
+                let (code, kind) = match (code, status) {
+                    (Some(code), _) => (code.to_owned(), kind_of(code, &message, status)),
+                    // A page that was sent as a success, but could not be decoded.
+                    (None, None | Some(200..=299)) => {
+                        ("MalformedResponse".to_owned(), FailureKind::Passing)
+                    }
+                    (None, Some(number)) => {
+                        let code = format!("Http{number}");
+                        let kind = kind_of(&code, &message, status);
+                        (code, kind)
+                    }
+                };
                 (code, message, kind)
             }
             SdkError::TimeoutError(_) => own("TimedOut", &error, FailureKind::Passing),

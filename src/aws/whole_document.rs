@@ -1,8 +1,9 @@
-//! A guard against answers that end early.
+//! A guard against answers that the SDK would read only in part.
 //!
 //! The SDK's XML decoder recovers silently from a document that is cut short or ill-formed: it hands
-//! out what it found so far as if that were all. For a claim of completeness that is the worst kind of
-//! success, so every answer is checked to be a whole document before it is believed.
+//! out what it found so far as if that were all. It also takes only the first stretch of an element's
+//! text: what a CDATA section holds, or what comes after a comment, it drops. For a claim of
+//! completeness that is the worst kind of success, so every answer is checked before it is believed.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
@@ -38,20 +39,40 @@ impl Intercept for WholeDocument {
     }
 }
 
+const DIVIDED_TEXT: &str = "the answer has a text with a comment inside";
+
 fn check(document: &[u8]) -> Result<(), String> {
     let mut reader = Reader::from_reader(document);
     let (mut depth, mut roots) = (0_usize, 0_usize);
+    // What the innermost element has had since its start tag, as long as that is text only.
+    let (mut text, mut interrupted) = (false, false);
     loop {
-        match reader.read_event() {
-            Ok(Event::Start(_)) => {
+        let event = reader
+            .read_event()
+            .map_err(|error| format!("the answer is no well-formed XML: {error}"))?;
+        match event {
+            Event::Start(_) => {
                 roots += usize::from(depth == 0);
                 depth += 1;
+                (text, interrupted) = (false, false);
             }
-            Ok(Event::Empty(_)) => roots += usize::from(depth == 0),
-            Ok(Event::End(_)) => depth -= 1,
-            Ok(Event::Eof) => break,
-            Ok(_) => {}
-            Err(error) => return Err(format!("the answer is no well-formed XML: {error}")),
+            Event::Empty(_) => {
+                roots += usize::from(depth == 0);
+                (text, interrupted) = (false, false);
+            }
+            Event::End(_) => {
+                depth -= 1;
+                (text, interrupted) = (false, false);
+            }
+            Event::Text(stretch) if interrupted && !stretch.trim_ascii().is_empty() => {
+                return Err(DIVIDED_TEXT.to_owned());
+            }
+            Event::GeneralRef(_) if interrupted => return Err(DIVIDED_TEXT.to_owned()),
+            Event::Text(_) | Event::GeneralRef(_) => text = true,
+            Event::CData(_) => return Err("the answer has a CDATA section".to_owned()),
+            Event::Comment(_) | Event::PI(_) => interrupted = text,
+            Event::Decl(_) | Event::DocType(_) => {}
+            Event::Eof => break,
         }
     }
     match (roots, depth) {
@@ -69,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_whole_document_passes() {
-        check(b"<?xml version=\"1.0\"?>\n<a x='1'><!-- b --><b/>t&amp;<![CDATA[</a>]]></a>\n")
+        check(b"<?xml version=\"1.0\"?>\n<a x='1'><!-- b --><b/>t&amp;<c> <!-- d -->\n<e><!-- f -->g&lt;h<!-- i --></e></c></a>\n")
             .unwrap();
     }
 
@@ -85,5 +106,19 @@ mod tests {
     fn a_wrong_end_tag_and_a_second_root_are_found() {
         assert!(check(b"<a><b></a></b>").is_err());
         assert!(check(b"<a/><a/>").is_err());
+    }
+
+    #[test]
+    fn a_text_that_the_decoder_would_shorten_is_found() {
+        for text in [
+            "<![CDATA[Team]]>",
+            "Team<![CDATA[A]]>",
+            "Team<!-- x -->A",
+            "Team<?x?>&amp;",
+            " <!-- x -->Team",
+        ] {
+            let document = format!("<a><b>{text}</b></a>");
+            assert!(check(document.as_bytes()).is_err(), "{document}");
+        }
     }
 }

@@ -47,6 +47,7 @@ async fn a_fault_that_passes_costs_nothing() {
         FaultKind::ResetMidBody,
         FaultKind::CutBody,
         FaultKind::MalformedXml,
+        FaultKind::CData,
     ] {
         for number in 0..4 {
             let outcome = audit_with(Fault::new(kind.clone()).when(When::Nth(number))).await;

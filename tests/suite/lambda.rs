@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use local_aws::{LocalAws, SeedOptions, Tag, World};
+use local_aws::{Fault, FaultKind, LocalAws, SeedOptions, Tag, World};
 use serde_json::{Value, json};
 use tiny_http::{Header, Method, Request, Response, Server};
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const REGIONS: [&str; 3] = ["ap-southeast-2", "eu-west-1", "us-east-1"];
 
 /// A Lambda service with one function in it.
-struct Lambda {
+pub(crate) struct Lambda {
     server: Server,
     function: Child,
     /// The request for the next invocation, held back until there is one.
@@ -27,13 +27,13 @@ struct Lambda {
 
 /// What the function did with an invocation.
 #[derive(Debug)]
-struct Outcome {
-    failed: bool,
-    payload: Value,
+pub(crate) struct Outcome {
+    pub(crate) failed: bool,
+    pub(crate) payload: Value,
 }
 
 impl Lambda {
-    fn start(variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
         let server = Server::http("127.0.0.1:0").unwrap();
         let function = Command::new(env!("CARGO_BIN_EXE_image-usage-auditor"))
             .env_clear()
@@ -75,7 +75,26 @@ impl Lambda {
             .expect("the function asks and answers in time")
     }
 
-    fn invoke(&mut self, payload: &str) -> Outcome {
+    pub(crate) fn invoke(&mut self, payload: &str) -> Outcome {
+        let request_id = self.hand_over(payload);
+        let mut answer = self.request();
+        assert_eq!(*answer.method(), Method::Post);
+        let failed = match answer.url().rsplit_once('/') {
+            Some((invocation, "response")) if invocation.ends_with(&request_id) => false,
+            Some((invocation, "error")) if invocation.ends_with(&request_id) => true,
+            _ => panic!("unexpected: {}", answer.url()),
+        };
+        let mut body = String::new();
+        answer.as_reader().read_to_string(&mut body).unwrap();
+        answer.respond(Response::empty(202)).unwrap();
+        Outcome {
+            failed,
+            payload: serde_json::from_str(&body).unwrap(),
+        }
+    }
+
+    /// Gives the function an invocation, and doesn't wait for what it makes of it.
+    pub(crate) fn hand_over(&mut self, payload: &str) -> String {
         let next = self.waiting.take().unwrap_or_else(|| self.request());
         assert_eq!(next.url(), "/2018-06-01/runtime/invocation/next");
         self.invocations += 1;
@@ -93,20 +112,13 @@ impl Lambda {
                 &format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:auditor"),
             ));
         next.respond(event).unwrap();
-        let mut answer = self.request();
-        assert_eq!(*answer.method(), Method::Post);
-        let failed = match answer.url().rsplit_once('/') {
-            Some((invocation, "response")) if invocation.ends_with(&request_id) => false,
-            Some((invocation, "error")) if invocation.ends_with(&request_id) => true,
-            _ => panic!("unexpected: {}", answer.url()),
-        };
-        let mut body = String::new();
-        answer.as_reader().read_to_string(&mut body).unwrap();
-        answer.respond(Response::empty(202)).unwrap();
-        Outcome {
-            failed,
-            payload: serde_json::from_str(&body).unwrap(),
-        }
+        request_id
+    }
+
+    /// Kills the function, whatever it is at.
+    pub(crate) fn kill(mut self) {
+        self.function.kill().unwrap();
+        self.function.wait().unwrap();
     }
 
     /// Ends the function, and returns its log.
@@ -304,6 +316,49 @@ async fn a_failed_run_is_told_to_lambda_by_its_name_and_the_next_one_goes_on() {
     let errors: Vec<&Value> = log.iter().filter(|line| line["level"] == "ERROR").collect();
     assert_eq!(errors.len(), 1, "told once: {errors:?}");
     assert_eq!(errors[0]["error"], message);
+}
+
+#[tokio::test]
+async fn no_text_from_outside_breaks_out_of_its_line_of_the_log() {
+    const FORGED: &str = "no\r\n{\"level\":\"FORGED\",\"_aws\":{}}\n\u{2028}\u{85}\\\"";
+    let world = World::builder().account(ACCOUNT).regions(REGIONS).build();
+    let mut hostile = report("../../amiur-\n1");
+    hostile.state = Some(FORGED.to_owned());
+    hostile.state_reason = Some(FORGED.to_owned());
+    hostile.tags = vec![Tag::new(FORGED, FORGED)];
+    hostile.expiration_time = Some(world.clock().now() + time::Duration::days(20));
+    world.put_report(ACCOUNT, "us-east-1", hostile);
+    let aws = local_aws(&world).await;
+    let refusal = FaultKind::Error {
+        status: 400,
+        code: "Invalid\nCode".to_owned(),
+        message: FORGED.to_owned(),
+    };
+    aws.faults().add(Fault::new(refusal).in_region("eu-west-1"));
+    let mut lambda = Lambda::for_archive(&aws);
+    let outcome = lambda.invoke(&event("scheduled.json"));
+    assert_eq!(outcome.payload["status"], "partial", "{outcome:?}");
+    let snapshot = Archive::of(&aws).json(text(&outcome.payload["snapshot"]["key"]));
+    assert_eq!(snapshot["findings"][0]["state_reason"], FORGED);
+    assert_eq!(snapshot["findings"][0]["tags"], json!({FORGED: FORGED}));
+    let outcome = lambda.invoke(&json!({FORGED: 1}).to_string());
+    assert_eq!(outcome.payload["errorType"], "InvalidRequest");
+    let log = lambda.stop();
+    let known = ["INFO", "WARN", "ERROR"];
+    let mut texts = Vec::new();
+    for line in log.iter().filter(|line| line["level"].is_string()) {
+        assert!(known.contains(&text(&line["level"])), "{line}");
+        texts.extend(line["error_message"].as_str());
+        texts.extend(line["error"].as_str());
+    }
+    assert_eq!(
+        log.iter().filter(|line| line["_aws"].is_object()).count(),
+        1,
+        "{log:?}"
+    );
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert_eq!(texts[0], FORGED);
+    assert!(texts[1].contains(FORGED), "{texts:?}");
 }
 
 #[test]

@@ -8,5 +8,6 @@
 mod bad_input;
 mod faults;
 mod harness;
+mod hostile;
 mod lambda;
 mod runs;
