@@ -57,7 +57,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Tells Lambda, and the log, that the function can't start with these settings.
 ///
 /// # Errors
-/// Always fails, so that the process ends with an exit status other than 0.
+/// Fails when Lambda can't be told.
 pub async fn refuse_to_start(error: &InvalidSettings) -> Result<(), lambda_runtime::Error> {
     const ERROR_TYPE: &str = "InvalidSettings";
     tracing::error!(
@@ -78,7 +78,7 @@ pub async fn refuse_to_start(error: &InvalidSettings) -> Result<(), lambda_runti
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
         Client::builder().build()?.call(request).await?;
     }
-    Err(diagnostic.error_message.into())
+    Ok(())
 }
 
 /// The function's name, for its metrics; `local` outside Lambda.

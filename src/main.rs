@@ -1,5 +1,7 @@
 //! The Lambda function: settings, the way to AWS, the runtime. It decides nothing.
 
+use std::process::ExitCode;
+
 use image_usage_auditor::aws::Aws;
 use image_usage_auditor::lambda;
 use image_usage_auditor::run::Auditor;
@@ -7,17 +9,20 @@ use image_usage_auditor::settings::{InvalidSettings, Settings};
 use lambda_runtime::{LambdaEvent, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_runtime::Error> {
+async fn main() -> Result<ExitCode, lambda_runtime::Error> {
     lambda::log_as_json();
     let auditor = match start().await {
         Ok(auditor) => auditor,
-        Err(error) => return lambda::refuse_to_start(&error).await,
+        Err(error) => {
+            lambda::refuse_to_start(&error).await?;
+            return Ok(ExitCode::FAILURE);
+        }
     };
     let auditor = &auditor;
-    lambda_runtime::run(service_fn(|event: LambdaEvent<_>| {
-        lambda::answer(auditor, event)
-    }))
-    .await
+    let handler = service_fn(|event: LambdaEvent<_>| lambda::answer(auditor, event));
+    lambda_runtime::run(handler)
+        .await
+        .map(|()| ExitCode::SUCCESS)
 }
 
 async fn start() -> Result<Auditor, InvalidSettings> {
