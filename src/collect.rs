@@ -1,6 +1,9 @@
 //! One target's listing: page by page through the rules to its lines.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+use sha2::{Digest, Sha256};
 
 use crate::archive::{ArchiveError, LinesWriter, Written};
 use crate::aws::{Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
@@ -48,6 +51,7 @@ pub(crate) struct TargetAudit {
     /// The unsent bytes of the writer, as the run knows them.
     noted_bytes: usize,
     seen: SeenReports,
+    unnamed: UnnamedReports,
     queries_done: usize,
     pages: u64,
     counts: Counts,
@@ -65,6 +69,7 @@ impl TargetAudit {
             key,
             noted_bytes: 0,
             seen: SeenReports::default(),
+            unnamed: UnnamedReports::default(),
             queries_done: 0,
             pages: 0,
             counts: Counts::default(),
@@ -87,6 +92,7 @@ impl TargetAudit {
         while let Some(query) = run.queries.get(self.queries_done) {
             self.read_listing(run, reports, query.clone()).await?;
             self.queries_done += 1;
+            self.unnamed = UnnamedReports::default();
         }
         Ok(())
     }
@@ -103,6 +109,7 @@ impl TargetAudit {
         let mut token: Option<String> = None;
         let mut token_loop = TokenLoop::default();
         let mut restarted = false;
+        self.unnamed.start_listing_again();
         loop {
             let page = match run
                 .before_stop(reports.page(&query, token.as_deref()))
@@ -118,6 +125,7 @@ impl TargetAudit {
                     restarted = true;
                     token = None;
                     token_loop = TokenLoop::default();
+                    self.unnamed.start_listing_again();
                     continue;
                 }
                 Err(failure)
@@ -127,6 +135,7 @@ impl TargetAudit {
                     query.max_results = None;
                     token = None;
                     token_loop = TokenLoop::default();
+                    self.unnamed.start_listing_again();
                     continue;
                 }
                 Err(failure) => return Err(Stop::Reading(failure)),
@@ -175,8 +184,11 @@ impl TargetAudit {
             self.writer.claim_part();
         }
         for report in reports {
-            // A report without an ID can't be recognised: it is taken as often as it comes.
-            if report.report_id.is_none() || new.next() == Some(true) {
+            let is_new = match &report.report_id {
+                Some(_) => new.next() == Some(true),
+                None => self.unnamed.insert(report)?,
+            };
+            if is_new {
                 self.audit_report(report);
             }
         }
@@ -250,7 +262,7 @@ impl TargetAudit {
                 Ok(outcome(
                     self.target,
                     read.status,
-                    read.pages,
+                    read.pages.unwrap_or(self.pages),
                     error,
                     read.object,
                     read.counts,
@@ -293,6 +305,52 @@ fn outcome(
         ledger,
         counts,
         findings,
+    }
+}
+
+/// The reports without an ID that are archived, told by what they hold.
+///
+/// Two of them may be alike, so they are counted: when the listing starts again, as many of a kind as are
+/// archived are passed over.
+#[derive(Debug, Default)]
+struct UnnamedReports {
+    archived: HashMap<[u8; 32], Unnamed>,
+}
+
+#[derive(Debug, Default)]
+struct Unnamed {
+    archived: u64,
+    listed: u64,
+}
+
+/// EC2 gives every report an ID as far as anybody knows; the bound only keeps the memory flat.
+const MAX_UNNAMED_REPORTS: usize = 10_000;
+
+impl UnnamedReports {
+    fn start_listing_again(&mut self) {
+        self.archived
+            .values_mut()
+            .for_each(|unnamed| unnamed.listed = 0);
+    }
+
+    /// Takes one in, and tells if it is new.
+    fn insert(&mut self, report: &UsageReport) -> Result<bool, CallFailure> {
+        let digest = Sha256::digest(format!("{report:?}")).into();
+        if self.archived.len() == MAX_UNNAMED_REPORTS && !self.archived.contains_key(&digest) {
+            return Err(CallFailure {
+                code: "UnnamedReports".to_owned(),
+                message: format!(
+                    "more than {MAX_UNNAMED_REPORTS} reports have no ID to tell them by"
+                ),
+                request_id: None,
+                kind: FailureKind::Lasting,
+            });
+        }
+        let unnamed = self.archived.entry(digest).or_default();
+        unnamed.listed += 1;
+        let is_new = unnamed.listed > unnamed.archived;
+        unnamed.archived += u64::from(is_new);
+        Ok(is_new)
     }
 }
 

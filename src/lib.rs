@@ -51,10 +51,9 @@
 //! under the same keys. Every object is written where none is; if one is there, then by another try. With
 //! the same bytes, it is as good. In a bucket with versions, ours becomes another version, and each try's
 //! snapshot names its own. In a bucket without versions the one that is there stays, for a snapshot may
-//! name it already: it is read back, and this try tells of it instead of its own reading. (Only a multipart
-//! upload of another try can't be told from a part of one, for its metadata is written before its end is
-//! known; the target is then failed with `ObjectTaken`.) Of two snapshots the first one stays, and both
-//! tries answer with it.
+//! name it already: it is read back, and this try tells of it instead of its own reading. (A multipart
+//! upload of another try doesn't tell if it is whole, for its metadata is written before its end is known;
+//! it counts as incomplete.) Of two snapshots the first one stays, and both tries answer with it.
 //!
 //! # Which layer tries again
 //!

@@ -17,7 +17,8 @@ use crate::timestamp::Timestamp;
 #[derive(Debug)]
 pub(crate) struct ReadBack {
     pub(crate) status: TargetStatus,
-    pub(crate) pages: u64,
+    /// The pages that the other try read; `None` where the object doesn't tell.
+    pub(crate) pages: Option<u64>,
     pub(crate) object: ArchivedObject,
     pub(crate) counts: Counts,
     pub(crate) findings: ListedFindings,
@@ -26,7 +27,7 @@ pub(crate) struct ReadBack {
 /// Reads a target's object back, holding one chunk of it.
 ///
 /// # Errors
-/// Fails as S3 does, and when the object doesn't tell if it holds the whole target, or isn't one.
+/// Fails as S3 does, and when the object doesn't hold a target's lines.
 pub(crate) async fn read(
     bucket: &Bucket,
     key: &str,
@@ -38,17 +39,11 @@ pub(crate) async fn read(
         failed("write", bucket, key)(CallFailure {
             code: "ObjectTaken".to_owned(),
             message: format!(
-                "another try of this run has written other lines there, which can't be relied on: {problem}; \
-                 a bucket with versions keeps both"
+                "what lies there is no object of this auditor: {problem}; a bucket with versions keeps both"
             ),
             request_id: None,
             kind: FailureKind::Lasting,
         })
-    };
-    let (Some(status), Some(pages)) = (by.status, by.pages) else {
-        return Err(taken(
-            "they came by a multipart upload, which doesn't tell if it is whole".to_owned(),
-        ));
     };
     let lines = Lines {
         target,
@@ -84,8 +79,9 @@ pub(crate) async fn read(
         lines: lines.count,
     };
     Ok(ReadBack {
-        status,
-        pages,
+        // One that doesn't tell may be a part only.
+        status: by.status.unwrap_or(TargetStatus::Incomplete),
+        pages: by.pages,
         object,
         counts: lines.counts,
         findings: lines.findings,

@@ -43,6 +43,9 @@ const ARCHIVE_CALL: Duration = Duration::from_secs(1);
 /// completion, the snapshot, and reading and writing `latest.json`.
 const CALLS_TO_PUBLISH: u32 = 5;
 
+/// The time that an error needs to get out.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// What S3 is sure to take from a function of the smallest size.
 const ARCHIVE_BYTES_PER_SECOND: u32 = 2 * 1024 * 1024;
 
@@ -136,6 +139,11 @@ pub enum RunError {
     /// The snapshot could not be put into words.
     #[error("the snapshot could not be written as JSON")]
     SnapshotNotWritten(#[source] serde_json::Error),
+    /// The archive did not take what was read before the time was up.
+    #[error(
+        "the archive could not be written before the function's time was up: is S3 slow, or refusing?"
+    )]
+    OutOfTime,
     /// The archive could not be read or written.
     #[error("the archive could not be written")]
     ArchiveFailed(#[source] ArchiveError),
@@ -148,7 +156,9 @@ impl RunError {
             Self::InvalidRequest(_) => "InvalidRequest",
             Self::RoleNotSet { .. } => "InvalidSettings",
             Self::NoTargetAudited { .. } => "NoTargetAudited",
-            Self::SnapshotNotWritten(_) | Self::ArchiveFailed(_) => "ArchiveFailed",
+            Self::SnapshotNotWritten(_) | Self::OutOfTime | Self::ArchiveFailed(_) => {
+                "ArchiveFailed"
+            }
         }
     }
 }
@@ -193,6 +203,11 @@ impl Run {
                 kind: FailureKind::Lasting,
             }),
         }
+    }
+
+    /// The moment after which the function may be gone before it has answered.
+    fn ends_at(&self) -> Instant {
+        self.clock + self.time_left - LAST_WORDS.min(self.time_left / LARGEST_MARGIN_SHARE)
     }
 
     fn has_time(&self) -> bool {
@@ -267,20 +282,9 @@ impl Auditor {
                 Preflight::new(&run, planned, self.settings.max_concurrent_targets).await;
             return Ok(Answer::Preflight(preflight));
         }
-        let snapshot_key = self
-            .settings
-            .archive_prefix
-            .snapshot(&run.facts.run_id, scheduled_at);
-        let found = publish::find_snapshot(&self.bucket, &snapshot_key).await;
-        let published = match found.map_err(RunError::ArchiveFailed)? {
-            Some(published) => published,
-            None => self.audit(&run, &invocation, &snapshot_key).await?,
-        };
-        if run.facts.scope.full {
-            let latest = self.settings.archive_prefix.latest();
-            let advanced = publish::advance_latest(&self.bucket, &latest, &published).await;
-            advanced.map_err(RunError::ArchiveFailed)?;
-        }
+        let archived =
+            tokio::time::timeout_at(run.ends_at(), self.archive(&run, &invocation)).await;
+        let published = archived.unwrap_or(Err(RunError::OutOfTime))?;
         let PublishedSnapshot {
             object,
             head,
@@ -317,6 +321,29 @@ impl Auditor {
             duration_ms,
             already_archived,
         })))
+    }
+
+    /// Sees to it that the run is in the archive, and is the latest where it should be.
+    async fn archive(
+        &self,
+        run: &Run,
+        invocation: &Invocation,
+    ) -> Result<PublishedSnapshot, RunError> {
+        let snapshot_key = self
+            .settings
+            .archive_prefix
+            .snapshot(&run.facts.run_id, run.facts.scheduled_at);
+        let found = publish::find_snapshot(&self.bucket, &snapshot_key).await;
+        let published = match found.map_err(RunError::ArchiveFailed)? {
+            Some(published) => published,
+            None => self.audit(run, invocation, &snapshot_key).await?,
+        };
+        if run.facts.scope.full {
+            let latest = self.settings.archive_prefix.latest();
+            let advanced = publish::advance_latest(&self.bucket, &latest, &published).await;
+            advanced.map_err(RunError::ArchiveFailed)?;
+        }
+        Ok(published)
     }
 
     async fn plan(&self, run: &Run, invocation: &Invocation) -> Result<Vec<Planned>, RunError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
-use super::{CallFailure, FailureKind, retry_partition};
+use super::{CALL_TIMEOUT, CallFailure, FailureKind, retry_partition};
 
 /// A bucket, and the calls that the archive needs of it.
 #[derive(Clone, Debug)]
@@ -137,19 +137,22 @@ impl Bucket {
             Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        while let Some(chunk) = answer.body.next().await {
-            each_chunk(
-                &chunk
-                    .map_err(|error| malformed(format!("reading the object broke off: {error}")))?,
-            );
-        }
+        let read = async {
+            while let Some(chunk) = answer.body.next().await {
+                let broken = |error| malformed(format!("reading the object broke off: {error}"));
+                each_chunk(&chunk.map_err(broken)?);
+            }
+            Ok(())
+        };
+        let read = tokio::time::timeout(CALL_TIMEOUT, read).await;
+        read.unwrap_or_else(|_| Err(malformed("reading the object took too long".to_owned())))?;
         let metadata = answer.metadata.into_iter().flatten().collect();
         let etag = answer
             .e_tag
             .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
         Ok(Some(StoredFacts {
             etag,
-            version_id: answer.version_id,
+            version_id: version(answer.version_id),
             metadata,
         }))
     }
@@ -195,7 +198,7 @@ impl Bucket {
             .body(ByteStream::from(object.bytes))
             .send()
             .await?;
-        Ok(answer.version_id)
+        Ok(version(answer.version_id))
     }
 
     /// Starts a multipart upload.
@@ -278,7 +281,7 @@ impl Bucket {
             .set_if_match(condition.if_match())
             .send()
             .await?;
-        Ok(answer.version_id)
+        Ok(version(answer.version_id))
     }
 
     /// Gives an upload up, so that its parts cost nothing more.
@@ -294,4 +297,12 @@ impl Bucket {
         request.upload_id(&upload.upload_id).send().await?;
         Ok(())
     }
+}
+
+/// The version that an object can be told by for good: objects written while a bucket's versions are
+/// suspended all bear the ID `null`, and replace each other.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/AddingObjectstoVersionSuspendedBuckets.html>
+fn version(id: Option<String>) -> Option<String> {
+    id.filter(|id| id != "null")
 }
