@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use crate::archive::{ArchiveError, LinesWriter, Written};
+use crate::archive::{ArchiveError, LinesWriter, Written, failed};
 use crate::aws::{Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
 use crate::findings::{self, Finding, ListedFindings, Policy};
 use crate::read_back;
@@ -142,10 +142,13 @@ impl TargetAudit {
             };
             self.pages += 1;
             self.audit_page(&page.reports).map_err(Stop::Reading)?;
-            self.writer
-                .send_full_part()
-                .await
-                .map_err(Stop::Archiving)?;
+            match run.before_publishing(self.writer.send_full_part()).await {
+                Ok(sent) => sent.map_err(Stop::Archiving)?,
+                Err(failure) => {
+                    let late = failed("write", &self.bucket, &self.key);
+                    return Err(Stop::Archiving(late(failure)));
+                }
+            }
             self.note_unsent(run);
             match page.next_token {
                 None => return Ok(()),
@@ -233,7 +236,13 @@ impl TargetAudit {
             Some(_) => TargetStatus::Incomplete,
         };
         let error = broken_off.cloned().map(TargetError::from);
-        let written = self.writer.finish(status, self.pages).await;
+        let written = match run
+            .before_publishing(self.writer.finish(status, self.pages))
+            .await
+        {
+            Ok(written) => written,
+            Err(failure) => Err(failed("write", &self.bucket, &self.key)(failure)),
+        };
         run.unsent_bytes
             .fetch_sub(self.noted_bytes, Ordering::Relaxed);
         match written.map_err(Stop::Archiving)? {
@@ -276,7 +285,8 @@ impl TargetAudit {
     pub(crate) async fn abandon(mut self, run: &Run) {
         run.unsent_bytes
             .fetch_sub(self.noted_bytes, Ordering::Relaxed);
-        self.writer.abandon().await;
+        // Whoever is out of time leaves the parts to the bucket's rule for unfinished uploads.
+        let _ = run.before_publishing(self.writer.abandon()).await;
     }
 }
 

@@ -72,7 +72,9 @@
 //!
 //! Reading stops in time to archive what has been read. The margin follows from what is left to write: the
 //! unsent bytes of all targets at work and the snapshot at a pessimistic rate, and a second for each call
-//! that has to follow another; at most a quarter of the run's time.
+//! that has to follow another; at most a quarter of the run's time. A target's object that is not written
+//! by the time the snapshot has to be costs only that target, and a snapshot that is not written before
+//! the end is an error, and not silence.
 //!
 //! # Memory
 //!

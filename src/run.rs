@@ -39,9 +39,11 @@ const LONGEST_RUN: Duration = Duration::from_secs(900);
 /// The time set aside for the answer to one call to S3.
 const ARCHIVE_CALL: Duration = Duration::from_secs(1);
 
-/// The calls that follow each other once reading has stopped: the last part of a target and its
-/// completion, the snapshot, and reading and writing `latest.json`.
-const CALLS_TO_PUBLISH: u32 = 5;
+/// The calls that end a target once reading has stopped: its last part, and its completion.
+const CALLS_TO_FINISH: u32 = 2;
+
+/// The calls that follow the last target: the snapshot, and reading and writing `latest.json`.
+const CALLS_TO_PUBLISH: u32 = 3;
 
 /// The time that an error needs to get out.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -179,14 +181,36 @@ pub(crate) struct Run {
 impl Run {
     /// The moment at which reading has to stop, so that what has been read can be archived.
     fn stop_reading_at(&self) -> Instant {
-        let unsent = self.unsent_bytes.load(Ordering::Relaxed);
-        let snapshot =
-            self.targets.load(Ordering::Relaxed) * LEDGER_LINE_BYTES + LISTED_FINDINGS_BYTES;
-        let bytes = u32::try_from(unsent + snapshot).unwrap_or(u32::MAX);
-        let sending = Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND;
-        let margin =
-            (ARCHIVE_CALL * CALLS_TO_PUBLISH + sending).min(self.time_left / LARGEST_MARGIN_SHARE);
-        self.clock + self.time_left - margin
+        let unsent = sending_time(self.unsent_bytes.load(Ordering::Relaxed));
+        let margin = ARCHIVE_CALL * CALLS_TO_FINISH + unsent + self.publishing_time();
+        self.clock + self.time_left - margin.min(self.time_left / LARGEST_MARGIN_SHARE)
+    }
+
+    /// The moment at which the targets' objects have to be written, so that the snapshot can be.
+    fn stop_writing_at(&self) -> Instant {
+        let share = self.time_left / LARGEST_MARGIN_SHARE / 2;
+        self.clock + self.time_left - self.publishing_time().min(share)
+    }
+
+    /// The moment after which the function may be gone before it has answered.
+    fn ends_at(&self) -> Instant {
+        let share = self.time_left / LARGEST_MARGIN_SHARE / 4;
+        self.clock + self.time_left - LAST_WORDS.min(share)
+    }
+
+    fn publishing_time(&self) -> Duration {
+        let targets = self.targets.load(Ordering::Relaxed);
+        let snapshot = targets * LEDGER_LINE_BYTES + LISTED_FINDINGS_BYTES;
+        ARCHIVE_CALL * CALLS_TO_PUBLISH + sending_time(snapshot)
+    }
+
+    /// Waits for a write, but not beyond the moment at which the snapshot has to be written.
+    pub(crate) async fn before_publishing<T>(
+        &self,
+        write: impl Future<Output = T>,
+    ) -> Result<T, CallFailure> {
+        let written = tokio::time::timeout_at(self.stop_writing_at(), write).await;
+        written.map_err(|_| deadline_exceeded())
     }
 
     /// Waits for a call, but not beyond the moment at which reading has to stop.
@@ -196,18 +220,8 @@ impl Run {
     ) -> Result<T, CallFailure> {
         match tokio::time::timeout_at(self.stop_reading_at(), call).await {
             Ok(answer) => answer,
-            Err(_) => Err(CallFailure {
-                code: "DeadlineExceeded".to_owned(),
-                message: "the function's time was up: give it more, or fewer targets".to_owned(),
-                request_id: None,
-                kind: FailureKind::Lasting,
-            }),
+            Err(_) => Err(deadline_exceeded()),
         }
-    }
-
-    /// The moment after which the function may be gone before it has answered.
-    fn ends_at(&self) -> Instant {
-        self.clock + self.time_left - LAST_WORDS.min(self.time_left / LARGEST_MARGIN_SHARE)
     }
 
     fn has_time(&self) -> bool {
@@ -216,6 +230,20 @@ impl Run {
 
     pub(crate) fn duration_ms(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn sending_time(bytes: usize) -> Duration {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND
+}
+
+fn deadline_exceeded() -> CallFailure {
+    CallFailure {
+        code: "DeadlineExceeded".to_owned(),
+        message: "the function's time was up: give it more, or fewer targets".to_owned(),
+        request_id: None,
+        kind: FailureKind::Lasting,
     }
 }
 
