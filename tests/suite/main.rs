@@ -5,9 +5,13 @@
     reason = "a test that meets something else has failed"
 )]
 
+mod accounts;
 mod bad_input;
 mod faults;
 mod harness;
 mod hostile;
 mod lambda;
+mod layers;
+mod matrix;
 mod runs;
+mod tries;

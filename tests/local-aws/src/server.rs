@@ -447,7 +447,7 @@ fn respond(
 }
 
 async fn s3_reply(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     caller: &Caller,
     parts: http::request::Parts,
     body: Bytes,
@@ -477,7 +477,11 @@ async fn s3_reply(
         (fault.is_none() && !is_lost) || (ruling.after_effect && !caller.has_expired);
     let mut answer = None;
     if takes_effect {
-        answer = Some(shared.store.answer(parts, body, request_id).await?);
+        // A request that has come in takes effect, also when its client is gone meanwhile.
+        let (shared, request_id) = (Arc::clone(shared), request_id.to_owned());
+        let effect =
+            tokio::spawn(async move { shared.store.answer(parts, body, &request_id).await });
+        answer = Some(effect.await??);
     }
     let mut answer = match (fault, answer) {
         (Some(error), _) => error.answer(Service::S3, request_id),
