@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Runs the function against a bucket with versions, which the local AWS lacks.
+
+    .tools/moto/bin/python tests/versions_check.py FOLDER-OF-THE-BINARIES
+
+EC2 is the local AWS, S3 is moto's. Checks that every snapshot and every object that a snapshot names
+is there under the version that it names, whatever other tries of the run have written.
+"""
+
+import gzip
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from function import ACCOUNT, Function, LocalAws, scheduled_event
+from moto.server import ThreadedMotoServer
+
+BUCKET, PREFIX = "archive", "image-usage/v1/"
+REGIONS = ["ap-southeast-2", "eu-west-1", "us-east-1"]
+IMAGE = "ami-0abcdef1234567890"
+
+passed = 0
+
+
+def check(what, given, wanted=True):
+    global passed
+    if given != wanted:
+        sys.exit(f"versions check failed: {what}\n  given:  {given!r:.2000}\n  wanted: {wanted!r:.2000}")
+    passed += 1
+
+
+class Bench:
+    """The two services, and functions that use them."""
+
+    def __init__(self, binaries, folder):
+        self.binaries = Path(binaries)
+        self.log = (Path(folder) / "log").open("w")
+        self.aws = LocalAws(
+            self.binaries / "local-aws",
+            *("--regions", ",".join(REGIONS), "--reports", 60, "--s3-root", Path(folder) / "s3", "--max-seconds", 300),
+        )
+        self.moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        # Its log of requests would drown everything.
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.moto.start()
+        host, port = self.moto.get_host_and_port()
+        self.s3_endpoint = f"http://{host}:{port}"
+        keys = {"aws_access_key_id": f"AKIA{ACCOUNT}", "aws_secret_access_key": "secret"}
+        direct = Config(proxies={}, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+        self.s3 = boto3.client("s3", region_name="us-east-1", endpoint_url=self.s3_endpoint, config=direct, **keys)
+        self.ec2 = boto3.client("ec2", region_name="eu-west-1", endpoint_url=self.aws.endpoint, config=direct, **keys)
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.set_versions("Enabled")
+        self.runs = 0
+
+    def set_versions(self, status):
+        self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": status})
+
+    def function(self):
+        return Function(
+            self.binaries / "image-usage-auditor",
+            self.log,
+            AWS_ENDPOINT_URL=self.aws.endpoint,
+            AWS_ENDPOINT_URL_S3=self.s3_endpoint,
+            AUDITOR_ARCHIVE_BUCKET=BUCKET,
+            AUDITOR_REGIONS=",".join(REGIONS),
+            AUDITOR_PAGE_SIZE="25",
+        )
+
+    def event(self):
+        self.runs += 1
+        return scheduled_event(self.runs, f"2026-11-22T06:{self.runs:02}:00Z")
+
+    def change_facts(self):
+        self.ec2.create_image_usage_report(ImageId=f"ami-{self.runs:017x}", ResourceTypes=[{"ResourceType": "ec2:Instance"}])
+
+    def read(self, key, version):
+        named = {"VersionId": version} if version else {}
+        return self.s3.get_object(Bucket=BUCKET, Key=key, **named)["Body"].read()
+
+    def versions(self, key):
+        listed = self.s3.list_object_versions(Bucket=BUCKET, Prefix=key)
+        return [entry["VersionId"] for entry in listed.get("Versions", [])]
+
+    def data_keys(self, run_id):
+        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=PREFIX + "reports/")
+        return [entry["Key"] for entry in listed.get("Contents", []) if run_id in entry["Key"]]
+
+    def check_run(self, what, summary):
+        """Every version that the answer and the snapshot name holds the bytes that they tell of."""
+        named = summary["snapshot"]
+        document = self.read(named["key"], named["version_id"])
+        check(f"{what}: the snapshot's digest", hashlib.sha256(document).hexdigest(), named["sha256"])
+        check(f"{what}: one version of the snapshot", len(self.versions(named["key"])), 1)
+        snapshot = json.loads(document)
+        check(f"{what}: status", snapshot["status"], "complete")
+        check(f"{what}: counts", snapshot["counts"], summary["counts"])
+        for target in snapshot["targets"]:
+            archived = target["object"]
+            content = self.read(archived["key"], archived["version_id"])
+            found = (hashlib.sha256(content).hexdigest(), len(content), len(gzip.decompress(content).splitlines()))
+            check(f"{what}: {target['region']}", found, (archived["sha256"], archived["bytes"], archived["lines"]))
+        latest = self.s3.get_object(Bucket=BUCKET, Key=PREFIX + "latest.json")["Body"].read()
+        check(f"{what}: the latest", latest, document)
+        return snapshot
+
+    def die_before_snapshot(self, event):
+        """Kills a try that has archived its data."""
+        # The local AWS holds the last page back for as long as the others take, and longer.
+        function = self.function()
+        before = len(self.data_keys(event["id"]))
+        check("nothing is there yet", before, 0)
+        self.aws.ask("POST", "faults", "op=DescribeImageUsageReports,region=us-east-1,kind=latency,ms=60000")
+        function.hand_over(event)
+        run = f"20261122T06{self.runs:02}00Z"
+        wait_for(lambda: len(self.data_keys(run)) == 2)
+        function.kill()
+        self.aws.ask("DELETE", "faults")
+        return self.data_keys(run)
+
+
+def wait_for(happened, seconds=30):
+    waiting = threading.Event()
+    for _ in range(seconds * 50):
+        if happened():
+            return
+        waiting.wait(0.02)
+    sys.exit("versions check failed: it never happened")
+
+
+def run(bench, event):
+    function = bench.function()
+    try:
+        kind, answer = function.invoke(event)
+    finally:
+        function.kill()
+    check(f"answer {answer}", kind, "response")
+    return answer
+
+
+def check_one_try(bench):
+    event = bench.event()
+    summary = run(bench, event)
+    snapshot = bench.check_run("one try", summary)
+    check("a version is named", all(target["object"]["version_id"] for target in snapshot["targets"]))
+    again = run(bench, event)
+    check("again", (again["snapshot"], again["already_archived"]), (summary["snapshot"], True))
+
+
+def check_death(bench, changes):
+    event = bench.event()
+    keys = bench.die_before_snapshot(event)
+    if changes:
+        bench.change_facts()
+    what = f"after a death, facts {'changed' if changes else 'as before'}"
+    snapshot = bench.check_run(what, run(bench, event))
+    eu = next(target["object"] for target in snapshot["targets"] if target["region"] == "eu-west-1")
+    versions = bench.versions(eu["key"])
+    check(f"{what}: versions", len(versions), 2 if changes else 1)
+    check(f"{what}: the newest is named", eu["version_id"], versions[0])
+    check(f"{what}: no object is lost", set(keys) <= set(bench.data_keys(snapshot["run_id"])))
+
+
+def check_two_at_once(bench):
+    event = bench.event()
+    bench.aws.ask("POST", "faults", "op=DescribeImageUsageReports,kind=latency,ms=50,p=0.5,seed=3")
+    functions = [bench.function(), bench.function()]
+    functions[0].hand_over(event)
+    functions[1].hand_over(event)
+    bench.change_facts()
+    answers = [function.answers.get(timeout=60) for function in functions]
+    for function in functions:
+        function.kill()
+    bench.aws.ask("DELETE", "faults")
+    check("both answer", [kind for kind, _ in answers], ["response"] * 2)
+    check("with one snapshot", answers[0][1]["snapshot"], answers[1][1]["snapshot"])
+    bench.check_run("two at once", answers[0][1])
+
+
+def check_suspended(bench):
+    """A bucket that keeps no more versions gives all objects the version `null`: nothing may be overwritten."""
+    bench.set_versions("Suspended")
+    event = bench.event()
+    first = run(bench, event)
+    bench.check_run("versions suspended", first)
+    event = bench.event()
+    keys = bench.die_before_snapshot(event)
+    before = {key: bench.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    bench.change_facts()
+    bench.check_run("versions suspended, after a death", run(bench, event))
+    after = {key: bench.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    check("versions suspended: what one try wrote stays", after, before)
+    bench.set_versions("Enabled")
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory(prefix="versions-check-") as folder:
+        bench = Bench(sys.argv[1], folder)
+        try:
+            check_one_try(bench)
+            check_death(bench, changes=False)
+            check_death(bench, changes=True)
+            check_two_at_once(bench)
+            check_suspended(bench)
+        finally:
+            bench.aws.kill()
+            bench.moto.stop()
+    print(f"versions check: {passed} checks passed")
+
+
+if __name__ == "__main__":
+    main()
