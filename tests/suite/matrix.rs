@@ -1,10 +1,12 @@
 //! The fault matrix: whatever breaks on the way, a target that is marked complete is complete, and every
 //! other one says what is missing.
 //!
-//! A case is a small world, a few faults, and two tries of the same event: one with the faults, one
-//! after they are gone. What each may leave behind is one property, [`Played::check_archive`] and [`Played::check_answer`]. The seeded cases
-//! take `FAULT_SEEDS` (how many) or `FAULT_SEED` (which one) from the environment; with `FAULT_TALLY`,
-//! each test adds what it did to that file, and `make faults` sums it up.
+//! A case is a small world and some tries of the same event: one or two with faults, and one after they
+//! are gone. What a try may leave behind is one property: [`Played::check_archive`] and
+//! [`Played::check_answer`], reckoned from what the local AWS holds.
+//!
+//! The seeded cases take `FAULT_SEEDS` (how many) or `FAULT_SEED` (which one) from the environment; with
+//! `FAULT_TALLY`, each test adds what it did to that file, and `make faults` sums it up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -602,7 +604,9 @@ impl Played<'_> {
         if matches!(self.case.expected, Expected::Truth) {
             return;
         }
-        assert!(self.tally.faults > 0, "the fault was never met");
+        // A machine that is too busy may not even get to the page.
+        let is_late = matches!(self.case.expected, Expected::Late);
+        assert!(self.tally.faults > 0 || is_late, "the fault was never met");
         let summary = match (ended, &self.case.expected) {
             (Ended::Snapshot(summary), _) => summary,
             (Ended::Failed(error), Expected::Error(expected)) => {
