@@ -1066,10 +1066,7 @@ async fn an_incomplete_upload_of_a_lost_try_does_not_block_the_next_one() {
 
 #[tokio::test]
 async fn a_fault_that_outlasts_every_retry_is_told_by_its_name() {
-    if number_from_environment("FAULT_SEEDS").is_none() {
-        // It takes one and a half minutes, most of them waiting.
-        return;
-    }
+    // It takes one and a half minutes, most of them waiting.
     let at_s3 = |kind: FaultKind, key: &str, when| {
         let name = format!("{kind:?} {when:?} at PutObject {key}");
         let fault = Fault::new(kind).on("PutObject").on_key(key).when(when);
