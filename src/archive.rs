@@ -12,7 +12,7 @@ use crate::aws::{
     Bucket, CallFailure, Condition, FailureKind, NewObject, StoredFacts, Upload, UploadedPart,
 };
 use crate::keys::hex;
-use crate::snapshot::{ArchivedObject, ReportLine, TargetStatus};
+use crate::snapshot::{ArchivedObject, TargetStatus};
 
 /// The size from which on a part is uploaded: the smallest that S3 takes, so that the least is held.
 ///
@@ -31,9 +31,20 @@ const TURN_BACKOFF: Duration = Duration::from_millis(100);
 
 const CONTENT_TYPE: &str = "application/gzip";
 
-/// The metadata of an object that tell another try of the run what it holds.
+/// The metadata of a target's reports that tell another try of the run what they hold.
 const STATUS: &str = "target-status";
 const PAGES: &str = "target-pages";
+
+/// Metadata of an object, by name.
+pub type Metadata = Vec<(&'static str, String)>;
+
+/// Tells how far a target was read.
+pub fn metadata(status: TargetStatus, pages: u64) -> Metadata {
+    vec![
+        (STATUS, status.as_str().to_owned()),
+        (PAGES, pages.to_string()),
+    ]
+}
 
 /// Something that could not be written to the archive, or read from it.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +55,7 @@ pub struct ArchiveError {
     key: String,
     /// Why.
     #[source]
-    pub failure: CallFailure,
+    pub failure: Box<CallFailure>,
 }
 
 pub(crate) fn failed<'a>(
@@ -58,7 +69,7 @@ pub(crate) fn failed<'a>(
             action,
             bucket,
             key,
-            failure,
+            failure: Box::new(failure),
         }
     }
 }
@@ -124,14 +135,13 @@ impl TakenBy {
     }
 }
 
-/// Writes a target's reports, holding no more than one part of them.
+/// Writes a target's reports or entries, holding no more than one part of them.
 ///
 /// A small object ends in one call; a large one becomes a multipart upload on the way.
 #[derive(Debug)]
 pub struct LinesWriter {
     bucket: Bucket,
     key: String,
-    line: Vec<u8>,
     gzip: GzEncoder<Vec<u8>>,
     digest: Sha256,
     bytes: u64,
@@ -145,7 +155,6 @@ impl LinesWriter {
         Self {
             bucket,
             key,
-            line: Vec::new(),
             // The header holds no time, so that the same lines give the same bytes.
             gzip: GzEncoder::new(Vec::new(), Compression::default()),
             digest: Sha256::new(),
@@ -179,14 +188,15 @@ impl LinesWriter {
         }
     }
 
-    /// Adds a line, in memory only.
-    pub fn push(&mut self, line: &ReportLine<'_>) {
-        self.line.clear();
-        // Neither can fail: the line has only string keys, and both writers are vectors.
-        let written = serde_json::to_writer(&mut self.line, line)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.line.write_all(b"\n"))
-            .and_then(|()| self.gzip.write_all(&self.line));
+    /// The lines so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Adds a line, with its end, in memory only.
+    pub fn push(&mut self, line: &[u8]) {
+        // A vector takes everything.
+        let written = self.gzip.write_all(line);
         debug_assert!(written.is_ok(), "{written:?}");
         self.lines += 1;
     }
@@ -243,23 +253,15 @@ impl LinesWriter {
     ///
     /// # Errors
     /// Fails as S3 does; an upload under way has been given up then.
-    pub async fn finish(
-        mut self,
-        status: TargetStatus,
-        pages: u64,
-    ) -> Result<Written, ArchiveError> {
-        let finished = self.send_rest(status, pages).await;
+    pub async fn finish(mut self, metadata: &Metadata) -> Result<Written, ArchiveError> {
+        let finished = self.send_rest(metadata).await;
         if finished.is_err() {
             self.abandon().await;
         }
         finished
     }
 
-    async fn send_rest(
-        &mut self,
-        status: TargetStatus,
-        pages: u64,
-    ) -> Result<Written, ArchiveError> {
+    async fn send_rest(&mut self, metadata: &Metadata) -> Result<Written, ArchiveError> {
         let empty = GzEncoder::new(Vec::new(), Compression::none());
         // Writing to a vector can't fail.
         let rest = std::mem::replace(&mut self.gzip, empty)
@@ -278,14 +280,10 @@ impl LinesWriter {
             }
         };
         let sha256 = hex(&self.digest.clone().finalize());
-        let metadata = [
-            (STATUS, status.as_str().to_owned()),
-            (PAGES, pages.to_string()),
-        ];
         let mut condition = Condition::Absent;
         let mut turns = Turns::new();
         let version_id = loop {
-            let failure = match self.commit(put.clone(), &metadata, &condition).await {
+            let failure = match self.commit(put.clone(), metadata, &condition).await {
                 Ok(version_id) => break version_id,
                 Err(failure) => failure,
             };
@@ -378,7 +376,7 @@ impl LinesWriter {
         let mut digest = Sha256::new();
         let facts = self
             .bucket
-            .read(&self.key, |chunk| digest.update(chunk))
+            .read(&self.key, None, |chunk| digest.update(chunk))
             .await;
         let facts = facts.map_err(failed("read", &self.bucket, &self.key))?;
         Ok(facts.map(|facts| (hex(&digest.finalize()), facts)))

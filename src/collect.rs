@@ -1,22 +1,31 @@
-//! One target's listing: page by page through the rules to its lines.
+//! One target: its listing page by page, then its entries, then its lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use crate::archive::{ArchiveError, LinesWriter, Written, failed};
+use crate::archive::{self, ArchiveError, LinesWriter, Written, failed};
 use crate::aws::{Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
-use crate::findings::{self, Finding, ListedFindings, Policy};
+use crate::changes::ChangeTally;
+use crate::compare;
+use crate::entries::{self, ArchivedEntries};
+use crate::findings::{self, Finding, FindingKind, ListedFindings};
+use crate::index;
+use crate::known::local_storage;
+use crate::listing::Listing;
+use crate::pages::Pages;
 use crate::read_back;
-use crate::report::UsageReport;
+use crate::report::{ReportState, UsageReport};
 use crate::run::Run;
-use crate::seen::SeenReports;
 use crate::snapshot::{
-    ArchivedObject, Counts, LedgerLine, ReportLine, TargetError, TargetOutcome, TargetStatus,
+    ArchivedObject, Counts, EntriesStatus, LedgerLine, ReportLine, TargetError, TargetOutcome,
+    TargetStatus,
 };
 use crate::target::Target;
-use crate::timestamp::Timestamp;
+
+/// How many reports are written in a row before other targets have their turn.
+const REPORTS_PER_TURN: u64 = 1_000;
 
 /// What stopped the audit of a target.
 #[derive(Debug)]
@@ -38,42 +47,40 @@ impl Stop {
 
 /// The audit of one target, under way.
 ///
-/// When a listing breaks off, the audit can go on later: the listing starts again, and what is archived
+/// When a listing breaks off, the audit can go on later: the listing starts again, and what is noted
 /// already is recognised.
 #[derive(Debug)]
 pub(crate) struct TargetAudit {
     target: Target,
-    policy: Policy,
-    now: Timestamp,
     bucket: Bucket,
     key: String,
-    writer: LinesWriter,
-    /// The unsent bytes of the writer, as the run knows them.
+    listing: Listing,
+    /// The bytes that wait to be archived, as the run knows them.
     noted_bytes: usize,
-    seen: SeenReports,
     unnamed: UnnamedReports,
     queries_done: usize,
     pages: u64,
+}
+
+/// What the lines of a target come to.
+#[derive(Debug)]
+struct Totals {
     counts: Counts,
     findings: ListedFindings,
+    changes: Option<ChangeTally>,
 }
 
 impl TargetAudit {
-    pub(crate) fn new(target: Target, run: &Run, bucket: Bucket, key: String) -> Self {
+    pub(crate) fn new(target: Target, bucket: Bucket, key: String) -> Self {
         Self {
             target,
-            policy: run.facts.policy,
-            now: run.facts.started_at,
-            writer: LinesWriter::new(bucket.clone(), key.clone()),
             bucket,
             key,
+            listing: Listing::new(),
             noted_bytes: 0,
-            seen: SeenReports::default(),
             unnamed: UnnamedReports::default(),
             queries_done: 0,
             pages: 0,
-            counts: Counts::default(),
-            findings: ListedFindings::default(),
         }
     }
 
@@ -84,11 +91,15 @@ impl TargetAudit {
 
     /// Whether all that was read is held in memory, and is little.
     pub(crate) fn is_small(&self) -> bool {
-        !self.writer.is_upload() && !self.seen.is_spilled()
+        self.listing.is_small()
     }
 
     /// Reads what is left of the target's listings.
-    pub(crate) async fn read(&mut self, run: &Run, reports: &UsageReports) -> Result<(), Stop> {
+    pub(crate) async fn read(
+        &mut self,
+        run: &Run,
+        reports: &UsageReports,
+    ) -> Result<(), CallFailure> {
         while let Some(query) = run.queries.get(self.queries_done) {
             self.read_listing(run, reports, query.clone()).await?;
             self.queries_done += 1;
@@ -97,169 +108,138 @@ impl TargetAudit {
         Ok(())
     }
 
-    /// Reads one listing to its end.
-    ///
-    /// The SDK's paginator is not used, for it takes a repeated token for the end of the listing.
     async fn read_listing(
         &mut self,
         run: &Run,
         reports: &UsageReports,
         mut query: ReportQuery,
-    ) -> Result<(), Stop> {
-        let mut token: Option<String> = None;
-        let mut token_loop = TokenLoop::default();
-        let mut restarted = false;
+    ) -> Result<(), CallFailure> {
+        let mut pages = Pages::new(query.max_results);
         self.unnamed.start_listing_again();
         loop {
-            let page = match run
-                .before_stop(reports.page(&query, token.as_deref()))
-                .await
-            {
+            query.max_results = pages.max_results();
+            let page = match run.before_stop(reports.page(&query, pages.token())).await {
                 Ok(page) => page,
-                // The token has run out: from the start, once. What was read before is recognised.
-                Err(failure)
-                    if failure.kind == FailureKind::TokenRefused
-                        && token.is_some()
-                        && !restarted =>
-                {
-                    restarted = true;
-                    token = None;
-                    token_loop = TokenLoop::default();
+                // From the start: what was read before is recognised.
+                Err(failure) if pages.start_again_after(&failure) => {
                     self.unnamed.start_listing_again();
                     continue;
                 }
-                Err(failure)
-                    if failure.kind == FailureKind::PageSizeRefused
-                        && query.max_results.is_some() =>
-                {
-                    query.max_results = None;
-                    token = None;
-                    token_loop = TokenLoop::default();
-                    self.unnamed.start_listing_again();
-                    continue;
-                }
-                Err(failure) => return Err(Stop::Reading(failure)),
+                Err(failure) => return Err(failure),
             };
             self.pages += 1;
-            self.audit_page(&page.reports).map_err(Stop::Reading)?;
-            match run.before_publishing(self.writer.send_full_part()).await {
-                Ok(sent) => sent.map_err(Stop::Archiving)?,
-                Err(failure) => {
-                    let late = failed("write", &self.bucket, &self.key);
-                    return Err(Stop::Archiving(late(failure)));
-                }
+            for report in &page.rows {
+                self.note(run, report)?;
             }
-            self.note_unsent(run);
-            match page.next_token {
-                None => return Ok(()),
-                Some(next) if token_loop.closes_at(token.as_deref(), &next) => {
-                    return Err(Stop::Reading(CallFailure {
-                        code: "RepeatedToken".to_owned(),
-                        message:
-                            "EC2 gave a page token for the second time: the listing has no end"
-                                .to_owned(),
-                        request_id: None,
-                        kind: FailureKind::Passing,
-                    }));
-                }
-                next => token = next,
+            self.note_unsent(run, self.listing.bytes());
+            if !pages.turn(page.next_token)? {
+                return Ok(());
             }
         }
     }
 
-    fn audit_page(&mut self, reports: &[UsageReport]) -> Result<(), CallFailure> {
-        let ids = reports
-            .iter()
-            .filter_map(|report| report.report_id.as_deref());
-        let mut new = self
-            .seen
-            .insert_page(ids)
-            .map_err(|error| CallFailure {
-                code: "LocalStorage".to_owned(),
-                message: format!(
-                    "the function's temporary storage can't hold the IDs of the reports: {error}"
-                ),
-                request_id: None,
-                kind: FailureKind::Lasting,
-            })?
-            .into_iter();
-        if self.seen.is_spilled() {
-            self.writer.claim_part();
-        }
-        for report in reports {
-            let is_new = match &report.report_id {
-                Some(_) => new.next() == Some(true),
-                None => self.unnamed.insert(report)?,
-            };
-            if is_new {
-                self.audit_report(report);
+    fn note(&mut self, run: &Run, report: &UsageReport) -> Result<(), CallFailure> {
+        let findings = findings::judge(report, run.facts.policy, run.facts.started_at);
+        let noted = match &report.report_id {
+            Some(id) => self
+                .listing
+                .note(&self.target, id, report, findings)
+                .map(drop),
+            None if self.unnamed.insert(report)? => {
+                self.listing.note_unnamed(&self.target, report, findings)
             }
-        }
-        Ok(())
+            None => Ok(()),
+        };
+        noted.map_err(local_storage)
     }
 
-    fn audit_report(&mut self, report: &UsageReport) {
-        let kinds = findings::judge(report, self.policy, self.now);
-        self.writer
-            .push(&ReportLine::new(&self.target, report, &kinds));
-        self.counts.add_report(report.state.as_ref(), &kinds);
-        for kind in kinds {
-            self.findings.insert(Finding::new(
-                kind,
-                &self.target,
-                report,
-                self.policy,
-                self.now,
-            ));
-        }
-    }
-
-    fn note_unsent(&mut self, run: &Run) {
-        let unsent = self.writer.unsent_bytes();
+    fn note_unsent(&mut self, run: &Run, unsent: usize) {
         run.unsent_bytes.fetch_add(unsent, Ordering::Relaxed);
         run.unsent_bytes
             .fetch_sub(self.noted_bytes, Ordering::Relaxed);
         self.noted_bytes = unsent;
     }
 
-    /// Archives what was read; `broken_off` tells why that isn't all.
+    /// Archives what was read, the entries first; `broken_off` tells why that isn't all.
     ///
     /// # Errors
     /// Fails when the archive doesn't take it.
     pub(crate) async fn archive(
-        self,
+        mut self,
         run: &Run,
+        reports: &UsageReports,
         broken_off: Option<&CallFailure>,
-    ) -> Result<TargetOutcome, Stop> {
+    ) -> Result<TargetOutcome, ArchiveError> {
+        let outcome = self.archive_all(run, reports, broken_off).await;
+        self.note_unsent(run, 0);
+        outcome
+    }
+
+    async fn archive_all(
+        &mut self,
+        run: &Run,
+        reports: &UsageReports,
+        broken_off: Option<&CallFailure>,
+    ) -> Result<TargetOutcome, ArchiveError> {
         let status = match broken_off {
             None => TargetStatus::Complete,
             Some(_) => TargetStatus::Incomplete,
         };
         let error = broken_off.cloned().map(TargetError::from);
-        let written = match run
-            .before_publishing(self.writer.finish(status, self.pages))
+        let (target, bucket) = (self.target.clone(), self.bucket.clone());
+        let is_complete = status == TargetStatus::Complete;
+        let changes =
+            compare::with_known(run, &bucket, &target, &mut self.listing, is_complete).await;
+        let entries_key = run.entries_key(&target);
+        let ArchivedEntries {
+            object: mut entries_object,
+            rest,
+        } = entries::archive(
+            run,
+            reports,
+            &bucket,
+            entries_key,
+            &target,
+            &mut self.listing,
+        )
+        .await?;
+        let mut writer = LinesWriter::new(bucket.clone(), self.key.clone());
+        if !self.listing.is_small() {
+            writer.claim_part();
+        }
+        let totals = match self
+            .write_lines(run, &rest, changes, Some(&mut writer))
             .await
         {
-            Ok(written) => written,
-            Err(failure) => Err(failed("write", &self.bucket, &self.key)(failure)),
+            Ok(totals) => totals,
+            Err(error) => {
+                // Whoever is out of time leaves the parts to the bucket's rule for unfinished uploads.
+                let _ = run.before_publishing(writer.abandon()).await;
+                return Err(error);
+            }
         };
-        run.unsent_bytes
-            .fetch_sub(self.noted_bytes, Ordering::Relaxed);
-        match written.map_err(Stop::Archiving)? {
-            Written::Archived(object) => Ok(outcome(
-                self.target,
-                status,
-                self.pages,
-                error,
-                object,
-                self.counts,
-                self.findings,
-            )),
+        let metadata = archive::metadata(status, self.pages);
+        let finished = run.before_publishing(writer.finish(&metadata)).await;
+        let finished = finished.map_err(failed("write", &bucket, &self.key))??;
+        let (ledger, totals) = match finished {
+            Written::Archived(object) => {
+                let ledger = self.ledger(status, error, self.pages, object, &totals.counts);
+                (ledger, totals)
+            }
             Written::Taken(by) => {
-                let rules = (self.policy, self.now);
-                let read = read_back::read(&self.bucket, &self.key, by, &self.target, rules).await;
-                let read = read.map_err(Stop::Archiving)?;
-                let error = (read.status != TargetStatus::Complete).then(|| {
+                let read = read_back::reports(&bucket, &self.key, by, &target).await?;
+                self.listing = read.listing;
+                let is_complete = read.status == TargetStatus::Complete;
+                let changes =
+                    compare::with_known(run, &bucket, &target, &mut self.listing, is_complete)
+                        .await;
+                let totals = self.write_lines(run, &rest, changes, None).await?;
+                // The other try's lines may tell of entries that this one did not get.
+                if entries_object.is_none() && totals.counts.entries.fetched > 0 {
+                    let key = run.entries_key(&target);
+                    entries_object = Some(read_back::object(&bucket, &key).await?);
+                }
+                let error = (!is_complete).then(|| {
                     error.unwrap_or_else(|| TargetError {
                         code: "ArchivedByAnotherTry".to_owned(),
                         message:
@@ -268,53 +248,192 @@ impl TargetAudit {
                         request_id: None,
                     })
                 });
-                Ok(outcome(
-                    self.target,
-                    read.status,
-                    read.pages.unwrap_or(self.pages),
-                    error,
-                    read.object,
-                    read.counts,
-                    read.findings,
-                ))
+                let pages = read.pages.unwrap_or(self.pages);
+                let ledger = self.ledger(read.status, error, pages, read.object, &totals.counts);
+                (ledger, totals)
             }
+        };
+        let Totals {
+            mut counts,
+            mut findings,
+            changes,
+        } = totals;
+        counts.add_target(ledger.status);
+        let superseded = self.supersede(&mut findings);
+        superseded.map_err(|error| failed("write", &bucket, &self.key)(local_storage(error)))?;
+        Ok(TargetOutcome {
+            ledger: LedgerLine {
+                entries_object,
+                ..ledger
+            },
+            counts,
+            findings,
+            changes,
+        })
+    }
+
+    fn ledger(
+        &self,
+        status: TargetStatus,
+        error: Option<TargetError>,
+        pages: u64,
+        object: ArchivedObject,
+        counts: &Counts,
+    ) -> LedgerLine {
+        let Target { account_id, region } = self.target.clone();
+        LedgerLine {
+            account_id,
+            region,
+            status,
+            pages,
+            reports: counts.reports.total,
+            error,
+            object: Some(object),
+            entries_object: None,
+            earlier_objects: Vec::new(),
         }
     }
 
-    /// Gives the object up, leaving nothing behind.
-    pub(crate) async fn abandon(mut self, run: &Run) {
-        run.unsent_bytes
-            .fetch_sub(self.noted_bytes, Ordering::Relaxed);
-        // Whoever is out of time leaves the parts to the bucket's rule for unfinished uploads.
-        let _ = run.before_publishing(self.writer.abandon()).await;
+    /// Puts each report of the listing on its line, and counts and compares it on the way; `rest` is what
+    /// is to be said of an available report whose entries nothing is noted of.
+    async fn write_lines(
+        &mut self,
+        run: &Run,
+        rest: &EntriesStatus,
+        changes: Option<ChangeTally>,
+        mut writer: Option<&mut LinesWriter>,
+    ) -> Result<Totals, ArchiveError> {
+        let Self {
+            target,
+            bucket,
+            key,
+            listing,
+            ..
+        } = self;
+        let local = |error| failed("write", bucket, key)(local_storage(error));
+        let mut totals = Totals {
+            counts: Counts::default(),
+            findings: ListedFindings::default(),
+            changes,
+        };
+        let mut line = Vec::new();
+        let (mut spooled, notes) = listing.read().map_err(local)?;
+        while let Some((head, members)) = spooled.next().map_err(local)? {
+            let state = notes.state(&head);
+            let facts = match &head.key {
+                Some(key) => Some(notes.facts(key).map_err(local)?),
+                None => None,
+            };
+            let noted = facts.as_ref().and_then(|facts| notes.entries(facts));
+            let entries = match (state, noted) {
+                (_, Some(noted)) => noted,
+                (Some(ReportState::Pending), None) => EntriesStatus::Pending { code: None },
+                (Some(ReportState::Available), None) if facts.is_none() => EntriesStatus::Failed {
+                    code: "UnnamedReport".to_owned(),
+                },
+                (Some(ReportState::Available), None) => rest.clone(),
+                (_, None) => EntriesStatus::NotAvailable,
+            };
+            let mut kinds = head.findings;
+            let is_available = *state == Some(ReportState::Available);
+            if findings::is_unarchived(is_available, kinds, &entries) {
+                kinds.insert(FindingKind::Unarchived);
+            }
+            totals
+                .counts
+                .add_report(state.as_ref(), kinds, &entries, &run.facts.run_id);
+            if !kinds.is_empty() {
+                let report: UsageReport =
+                    serde_json::from_slice(members).map_err(|error| local(error.into()))?;
+                for kind in kinds.iter() {
+                    totals.findings.insert(Finding::new(
+                        kind,
+                        target,
+                        &report,
+                        &entries,
+                        run.facts.policy,
+                        run.facts.started_at,
+                    ));
+                }
+            }
+            if let Some(tally) = totals.changes.as_mut().filter(|tally| tally.compares())
+                && let Some(facts) = &facts
+            {
+                compare::report(tally, target, notes, &head, facts, kinds, members)
+                    .map_err(local)?;
+            }
+            if let Some(writer) = &mut writer {
+                line.clear();
+                ReportLine::write(&mut line, members, kinds, &entries)
+                    .map_err(|error| local(error.into()))?;
+                writer.push(&line);
+                match run.before_publishing(writer.send_full_part()).await {
+                    Ok(sent) => sent?,
+                    Err(late) => return Err(failed("write", bucket, key)(late)),
+                }
+            }
+            if totals.counts.reports.total.is_multiple_of(REPORTS_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(totals)
     }
-}
 
-fn outcome(
-    target: Target,
-    status: TargetStatus,
-    pages: u64,
-    error: Option<TargetError>,
-    object: ArchivedObject,
-    mut counts: Counts,
-    findings: ListedFindings,
-) -> TargetOutcome {
-    counts.add_target(status);
-    let Target { account_id, region } = target;
-    let reports = counts.reports.total;
-    let ledger = LedgerLine {
-        account_id,
-        region,
-        status,
-        pages,
-        reports,
-        error,
-        object: Some(object),
-    };
-    TargetOutcome {
-        ledger,
-        counts,
-        findings,
+    /// Finds, for each listed finding on a report about to go, a newer report that tells the same.
+    fn supersede(&mut self, findings: &mut ListedFindings) -> std::io::Result<()> {
+        let is_going = |finding: &Finding| finding.entries_archived.is_some();
+        let going: HashSet<_> = findings
+            .iter()
+            .filter(|finding| is_going(finding))
+            .filter_map(|finding| finding.report_id.as_deref().map(index::key))
+            .collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        let mut older: HashMap<u64, Vec<UsageReport>> = HashMap::new();
+        let (mut spooled, _) = self.listing.read()?;
+        while let Some((head, members)) = spooled.next()? {
+            if let Some(image) = head.image
+                && head.key.is_some_and(|key| going.contains(&key))
+            {
+                let report = serde_json::from_slice(members)?;
+                older.entry(image).or_default().push(report);
+            }
+        }
+        // What makes a report the better successor: it is there already, and it is newer.
+        let mut newest: HashMap<String, (bool, UsageReport)> = HashMap::new();
+        let (mut spooled, notes) = self.listing.read()?;
+        while let Some((head, members)) = spooled.next()? {
+            let Some(older) = head.image.and_then(|image| older.get(&image)) else {
+                continue;
+            };
+            let newer: UsageReport = serde_json::from_slice(members)?;
+            let is_available = *notes.state(&head) == Some(ReportState::Available);
+            for old in older {
+                let Some(id) = &old.report_id else { continue };
+                let rank = |is_available: bool, report: &UsageReport| {
+                    (is_available, report.creation_time, report.report_id.clone())
+                };
+                let is_better = newest.get(id).is_none_or(|(available, best)| {
+                    rank(is_available, &newer) > rank(*available, best)
+                });
+                if is_better && findings::supersedes(&newer, old) {
+                    newest.insert(id.clone(), (is_available, newer.clone()));
+                }
+            }
+        }
+        findings.update(|finding| {
+            let by = finding.report_id.as_ref().and_then(|id| newest.get(id));
+            if let Some((_, by)) = by.filter(|_| is_going(finding)) {
+                finding.superseded_by = by.report_id.clone();
+            }
+        });
+        Ok(())
+    }
+
+    /// Gives what was read up.
+    pub(crate) fn abandon(mut self, run: &Run) {
+        self.note_unsent(run, 0);
     }
 }
 
@@ -361,56 +480,5 @@ impl UnnamedReports {
         let is_new = unnamed.listed > unnamed.archived;
         unnamed.archived += u64::from(is_new);
         Ok(is_new)
-    }
-}
-
-/// Finds out when a listing's tokens go round in a circle, remembering one of them (after Brent).
-#[derive(Default)]
-struct TokenLoop {
-    anchor: Option<String>,
-    pages: u64,
-}
-
-impl TokenLoop {
-    /// Whether this token has been given before: the one that was asked with, or the one remembered.
-    fn closes_at(&mut self, asked_with: Option<&str>, next: &str) -> bool {
-        if asked_with == Some(next) || self.anchor.as_deref() == Some(next) {
-            return true;
-        }
-        self.pages += 1;
-        if self.pages.is_power_of_two() {
-            self.anchor = Some(next.to_owned());
-        }
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_circle_of_tokens_of_any_length_and_start_is_found() {
-        for (lead, length) in [(0, 1), (0, 2), (3, 1), (5, 7), (100, 64)] {
-            let token = |page: usize| match page < lead {
-                true => format!("lead-{page}"),
-                false => format!("circle-{}", (page - lead) % length),
-            };
-            let mut tokens = TokenLoop::default();
-            let found = (0..4 * (lead + length) + 4).find(|&page| {
-                let asked_with = page.checked_sub(1).map(token);
-                tokens.closes_at(asked_with.as_deref(), &token(page))
-            });
-            assert!(
-                found.is_some_and(|page| page >= lead + length),
-                "{lead} {length}: {found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_listing_without_a_circle_is_left_alone() {
-        let mut tokens = TokenLoop::default();
-        assert!((0..10_000_u32).all(|page| !tokens.closes_at(None, &page.to_string())));
     }
 }

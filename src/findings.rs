@@ -1,24 +1,24 @@
 //! The rules: what is worth telling about a report.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::report::{ReportState, Tags, UsageReport};
+use crate::listed::Listed;
+use crate::report::{ReportState, ResourceType, Tags, UsageReport};
+use crate::snapshot::EntriesStatus;
 use crate::target::{AccountId, Region, Target};
 use crate::timestamp::Timestamp;
 
-/// How many findings a snapshot lists; the rest is counted, and stands on the reports' own lines.
-///
-/// A finding is well below 1 KiB for ordinary tags, so that the list stays below 1 MiB of a snapshot
-/// that a person can still open.
-pub const MAX_LISTED_FINDINGS: usize = 1_000;
-
 /// What can be wrong with a report, most urgent first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
+    /// It is available and about to go, and its entries are not in the archive.
+    Unarchived,
     /// EC2 could not make the report.
     Failed,
     /// Its time of deletion has passed.
@@ -34,9 +34,21 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    /// Every kind, most urgent first.
+    pub const ALL: [Self; 7] = [
+        Self::Unarchived,
+        Self::Failed,
+        Self::Expired,
+        Self::Expiring,
+        Self::Stuck,
+        Self::UnrecognisedState,
+        Self::Undated,
+    ];
+
     /// The word that stands in the archive.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unarchived => "unarchived",
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Expiring => "expiring",
@@ -47,8 +59,68 @@ impl FindingKind {
     }
 }
 
+/// Some kinds of findings: those of one report. Written as a list, most urgent first.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, JsonSchema)]
+#[serde(from = "Vec<FindingKind>")]
+#[schemars(with = "Vec<FindingKind>")]
+pub struct KindSet(u8);
+
+impl Serialize for KindSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl From<Vec<FindingKind>> for KindSet {
+    fn from(kinds: Vec<FindingKind>) -> Self {
+        kinds.into_iter().collect()
+    }
+}
+
+impl KindSet {
+    /// Takes a set as [`bits`](Self::bits) gave it.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// The set as a number, for this process only.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Adds a kind.
+    pub fn insert(&mut self, kind: FindingKind) {
+        self.0 |= 1 << kind as u8;
+    }
+
+    /// Whether the kind is among them.
+    pub fn contains(self, kind: FindingKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The kinds, most urgent first.
+    pub fn iter(self) -> impl Iterator<Item = FindingKind> {
+        FindingKind::ALL
+            .into_iter()
+            .filter(move |kind| self.contains(*kind))
+    }
+}
+
+impl FromIterator<FindingKind> for KindSet {
+    fn from_iter<I: IntoIterator<Item = FindingKind>>(kinds: I) -> Self {
+        let mut set = Self::default();
+        kinds.into_iter().for_each(|kind| set.insert(kind));
+        set
+    }
+}
+
 /// The limits that the rules go by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Policy {
     /// A report that expires within so many days is flagged.
     pub expiry_window_days: u32,
@@ -59,22 +131,23 @@ pub struct Policy {
 const SECONDS_PER_DAY: i64 = 86_400;
 const SECONDS_PER_HOUR: i64 = 3_600;
 
-/// Tells what is wrong with a report at `now`, in the order of [`FindingKind`]; empty for a healthy one.
+/// Tells what is wrong with a report at `now`; nothing for a healthy one. Whether its entries are archived
+/// is [`is_unarchived`]'s matter.
 ///
 /// Both edges count: a report that expires exactly at the end of the window is `expiring`, one that
 /// is pending for exactly the limit is `stuck`. A pending report without a creation time is not
 /// `stuck`, for nothing tells how long it has been pending.
-pub fn judge(report: &UsageReport, policy: Policy, now: Timestamp) -> Vec<FindingKind> {
-    let mut kinds = Vec::new();
+pub fn judge(report: &UsageReport, policy: Policy, now: Timestamp) -> KindSet {
+    let mut kinds = KindSet::default();
     if report.state == Some(ReportState::Error) {
-        kinds.push(FindingKind::Failed);
+        kinds.insert(FindingKind::Failed);
     }
     let window_end = now.plus_seconds(i64::from(policy.expiry_window_days) * SECONDS_PER_DAY);
     if let Some(expiration_time) = report.expiration_time {
         if expiration_time <= now {
-            kinds.push(FindingKind::Expired);
+            kinds.insert(FindingKind::Expired);
         } else if expiration_time <= window_end {
-            kinds.push(FindingKind::Expiring);
+            kinds.insert(FindingKind::Expiring);
         }
     }
     let pending_since_limit =
@@ -84,21 +157,101 @@ pub fn judge(report: &UsageReport, policy: Policy, now: Timestamp) -> Vec<Findin
             .creation_time
             .is_some_and(|created| created <= pending_since_limit)
     {
-        kinds.push(FindingKind::Stuck);
+        kinds.insert(FindingKind::Stuck);
     }
     if matches!(report.state, None | Some(ReportState::Other(_))) {
-        kinds.push(FindingKind::UnrecognisedState);
+        kinds.insert(FindingKind::UnrecognisedState);
     }
     if report.expiration_time.is_none() {
-        kinds.push(FindingKind::Undated);
+        kinds.insert(FindingKind::Undated);
     }
     kinds
+}
+
+/// Whether a report of this state and with these findings is about to go, or overdue, without its entries
+/// in the archive, although they are wanted there.
+pub fn is_unarchived(is_available: bool, kinds: KindSet, entries: &EntriesStatus) -> bool {
+    let is_going = kinds.contains(FindingKind::Expiring) || kinds.contains(FindingKind::Expired);
+    let is_missing = match entries {
+        EntriesStatus::Archived { .. } | EntriesStatus::NotAvailable => false,
+        EntriesStatus::Pending { code } => code.as_deref() != Some(EntriesStatus::NOT_WANTED),
+        EntriesStatus::Failed { .. } => true,
+    };
+    is_available && is_going && is_missing
+}
+
+/// Whether `newer` tells all that `older` tells: the same AMI, later, of at least the same accounts and
+/// resource types, each looked at as deeply.
+///
+/// A report that EC2 has failed to make supersedes nothing, and neither does one that lacks an ID, an AMI
+/// or a creation time.
+pub fn supersedes(newer: &UsageReport, older: &UsageReport) -> bool {
+    let is_sound = matches!(
+        newer.state,
+        Some(ReportState::Available | ReportState::Pending)
+    );
+    let same_image = newer.image_id.is_some() && newer.image_id == older.image_id;
+    let is_later = match (newer.creation_time, older.creation_time) {
+        (Some(newer), Some(older)) => newer > older,
+        _ => false,
+    };
+    let same_accounts = newer.requested_account_ids.is_empty()
+        || !older.requested_account_ids.is_empty()
+            && older
+                .requested_account_ids
+                .iter()
+                .all(|account| newer.requested_account_ids.contains(account));
+    let same_types = older
+        .resource_types
+        .iter()
+        .all(|old| newer.resource_types.iter().any(|new| covers(new, old)));
+    newer.report_id.is_some() && is_sound && same_image && is_later && same_accounts && same_types
+}
+
+/// How many versions of a launch template are looked at where nothing is said.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageResourceTypeOptionRequest.html>
+const DEFAULT_VERSION_DEPTH: u32 = 20;
+
+/// Whether a look at `new` sees all that a look at `old` sees. Options that this version doesn't know must
+/// be the same.
+fn covers(new: &ResourceType, old: &ResourceType) -> bool {
+    const DEPTH: &str = "version-depth";
+    let depth = |kind: &ResourceType| {
+        let mut options = kind.options.iter();
+        let option = options.find(|option| option.name.as_deref() == Some(DEPTH));
+        match option.map(|option| option.values.as_slice()) {
+            None => Some(DEFAULT_VERSION_DEPTH),
+            Some([depth]) => depth.parse().ok(),
+            Some(_) => None,
+        }
+    };
+    let others = |kind: &ResourceType| {
+        let options = kind.options.iter();
+        options
+            .filter(|option| option.name.as_deref() != Some(DEPTH))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let as_deep = match (depth(new), depth(old)) {
+        (Some(new), Some(old)) => new >= old,
+        _ => false,
+    };
+    new.resource_type.is_some()
+        && new.resource_type == old.resource_type
+        && as_deep
+        && others(new) == others(old)
+}
+
+/// Names a finding: `account_id/region/report_id/kind`; `null` stands for a report ID that EC2 left out.
+pub fn finding_id(target: &Target, report_id: Option<&str>, kind: FindingKind) -> String {
+    format!("{target}/{}/{}", report_id.unwrap_or("null"), kind.as_str())
 }
 
 /// Something flagged about one report, as the snapshot lists it.
 ///
 /// Sorted by kind, then by the sooner expiry (where there is none, the older creation), then by ID.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// `account_id/region/report_id/kind`; `null` stands for a report ID that EC2 left out.
     pub id: String,
@@ -124,6 +277,11 @@ pub struct Finding {
     pub tags: Tags,
     /// Seconds from the run's start to the deletion, rounded down; negative once it has passed.
     pub expires_in_seconds: Option<i64>,
+    /// Whether its entries are in the archive; `None` for kinds that don't tell of a report about to go.
+    pub entries_archived: Option<bool>,
+    /// For a report about to go, a newer one that tells all that it tells: an available one if there is
+    /// one, else one that is pending.
+    pub superseded_by: Option<String>,
     /// The finding in a sentence for people.
     pub message: String,
 }
@@ -134,12 +292,16 @@ impl Finding {
         kind: FindingKind,
         target: &Target,
         report: &UsageReport,
+        entries: &EntriesStatus,
         policy: Policy,
         now: Timestamp,
     ) -> Self {
-        let report_id = report.report_id.as_deref().unwrap_or("null");
+        let is_going = matches!(
+            kind,
+            FindingKind::Unarchived | FindingKind::Expired | FindingKind::Expiring
+        );
         Self {
-            id: format!("{target}/{report_id}/{}", kind.as_str()),
+            id: finding_id(target, report.report_id.as_deref(), kind),
             kind,
             account_id: target.account_id.clone(),
             region: target.region.clone(),
@@ -153,7 +315,9 @@ impl Finding {
             expires_in_seconds: report
                 .expiration_time
                 .map(|expires| expires.seconds_since(now)),
-            message: message(kind, report, policy, now),
+            entries_archived: is_going.then_some(matches!(entries, EntriesStatus::Archived { .. })),
+            superseded_by: None,
+            message: message(kind, report, entries, policy, now),
         }
     }
 
@@ -185,13 +349,28 @@ impl PartialOrd for Finding {
     }
 }
 
-fn message(kind: FindingKind, report: &UsageReport, policy: Policy, now: Timestamp) -> String {
+fn message(
+    kind: FindingKind,
+    report: &UsageReport,
+    entries: &EntriesStatus,
+    policy: Policy,
+    now: Timestamp,
+) -> String {
     let time = |time: Option<Timestamp>| match time {
         Some(time) => time.to_whole_second().to_string(),
         None => "a time that EC2 didn't give".to_owned(),
     };
     let span = |time: Option<Timestamp>| span(time.map_or(0, |time| time.seconds_since(now).abs()));
     match kind {
+        FindingKind::Unarchived => {
+            let expiry = time(report.expiration_time);
+            let goes = match report.expiration_time.is_some_and(|expires| expires <= now) {
+                true => format!("expired at {expiry}"),
+                false => format!("expires in {}, at {expiry}", span(report.expiration_time)),
+            };
+            let reason = entries.code().unwrap_or("not tried");
+            format!("{goes}, and its entries are not archived: {reason}")
+        }
         FindingKind::Failed => match report.state_reason.as_deref() {
             Some(reason) => format!("EC2 could not make the report: {reason}"),
             None => "EC2 could not make the report and gave no reason".to_owned(),
@@ -249,37 +428,13 @@ fn plural(count: i64, unit: &str) -> String {
     format!("{count} {unit}{ending}")
 }
 
-/// The most urgent findings, at most [`MAX_LISTED_FINDINGS`].
-///
-/// Which ones are kept depends only on the findings, never on the order in which they came.
-#[derive(Clone, Default, Debug)]
-pub struct ListedFindings(BinaryHeap<Finding>);
-
-impl ListedFindings {
-    /// Takes one in, and lets the least urgent one go where the list is full.
-    pub fn insert(&mut self, finding: Finding) {
-        self.0.push(finding);
-        if self.0.len() > MAX_LISTED_FINDINGS {
-            self.0.pop();
-        }
-    }
-
-    /// Takes in another list.
-    pub fn merge(&mut self, other: Self) {
-        for finding in other.0 {
-            self.insert(finding);
-        }
-    }
-
-    /// The findings, most urgent first.
-    pub fn into_sorted_vec(self) -> Vec<Finding> {
-        self.0.into_sorted_vec()
-    }
-}
+/// The most urgent findings.
+pub type ListedFindings = Listed<Finding>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listed::MAX_LISTED;
 
     const POLICY: Policy = Policy {
         expiry_window_days: 7,
@@ -333,7 +488,7 @@ mod tests {
         }
 
         fn judged(&self) -> Vec<FindingKind> {
-            judge(&self.0, POLICY, now())
+            judge(&self.0, POLICY, now()).iter().collect()
         }
 
         fn finding(&self, kind: FindingKind) -> Finding {
@@ -341,7 +496,14 @@ mod tests {
                 account_id: "111122223333".parse().unwrap(),
                 region: "us-east-1".parse().unwrap(),
             };
-            Finding::new(kind, &target, &self.0, POLICY, now())
+            Finding::new(
+                kind,
+                &target,
+                &self.0,
+                &EntriesStatus::NotAvailable,
+                POLICY,
+                now(),
+            )
         }
     }
 
@@ -373,9 +535,9 @@ mod tests {
         };
         assert_eq!(
             judge(&a_report().expiring_in(0).0, policy, now()),
-            [FindingKind::Expired]
+            KindSet::from_iter([FindingKind::Expired])
         );
-        assert_eq!(judge(&a_report().expiring_in(1).0, policy, now()), []);
+        assert!(judge(&a_report().expiring_in(1).0, policy, now()).is_empty());
     }
 
     #[test]
@@ -488,16 +650,16 @@ mod tests {
 
     #[test]
     fn a_full_list_keeps_the_most_urgent_whatever_the_order_they_came_in() {
-        let count = MAX_LISTED_FINDINGS as i64 + 50;
+        let count = MAX_LISTED as i64 + 50;
         let finding = |n| a_report().expiring_in(n).finding(FindingKind::Expiring);
         let (mut rising, mut falling) = (ListedFindings::default(), ListedFindings::default());
         (1..=count).for_each(|n| rising.insert(finding(n)));
         (1..=count).rev().for_each(|n| falling.insert(finding(n)));
         let rising = rising.into_sorted_vec();
-        assert_eq!(rising.len(), MAX_LISTED_FINDINGS);
+        assert_eq!(rising.len(), MAX_LISTED);
         assert_eq!(
             rising.last().and_then(|last| last.expires_in_seconds),
-            Some(MAX_LISTED_FINDINGS as i64)
+            Some(MAX_LISTED as i64)
         );
         assert_eq!(rising, falling.into_sorted_vec());
     }

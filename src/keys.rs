@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,9 @@ use crate::timestamp::Timestamp;
 /// The name of a run: the moment it was scheduled for and eight hex digits of what triggered it.
 ///
 /// The same event always gives the same name, so that a retry is recognised as the run it repeats.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct RunId(String);
 
@@ -111,11 +114,26 @@ impl FromStr for Prefix {
 impl Prefix {
     /// Where the reports of one target of a run lie: gzipped JSON Lines.
     pub fn reports(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
+        self.of_target("reports", run, scheduled_at, target)
+    }
+
+    /// Where the entries that a run fetched for one target lie: gzipped JSON Lines.
+    pub fn entries(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
+        self.of_target("entries", run, scheduled_at, target)
+    }
+
+    fn of_target(
+        &self,
+        what: &str,
+        run: &RunId,
+        scheduled_at: Timestamp,
+        target: &Target,
+    ) -> String {
         let Self(prefix) = self;
         let Target { account_id, region } = target;
         let date = scheduled_at.date();
         format!(
-            "{prefix}v1/reports/dt={date}/account_id={account_id}/region={region}/{run}.jsonl.gz"
+            "{prefix}v1/{what}/dt={date}/account_id={account_id}/region={region}/{run}.jsonl.gz"
         )
     }
 
@@ -165,6 +183,10 @@ mod tests {
         assert_eq!(
             prefix.reports(&run, scheduled_at(), &target),
             "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
+        );
+        assert_eq!(
+            prefix.entries(&run, scheduled_at(), &target),
+            "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
         );
         assert_eq!(
             prefix.snapshot(&run, scheduled_at()),

@@ -6,8 +6,9 @@
 //! # A run
 //!
 //! A run reads like a sentence, and the modules are its words: **plan** the targets → **collect** each
-//! target's reports page by page, and judge them by the rules of **findings** → **archive** them →
-//! **publish** the **snapshot** → answer with the summary.
+//! target's reports page by page, and judge them by the rules of **findings** → **compare** them with what
+//! is **known** from the run before → fetch the **entries** that nobody has archived yet → **archive** the
+//! lines → **publish** the **snapshot** → answer with the summary.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -16,14 +17,18 @@
 //! | [`request`] | payload → [`request::Request`] |
 //! | [`run`] | one run: the order of things, looks and second looks, the deadline |
 //! | `plan` | accounts × Regions → targets |
-//! | `collect` | one target's listing: pages, tokens, duplicates, lines |
-//! | [`seen`] | which reports have been seen, in bounded memory |
+//! | `collect` | one target: its listing, its entries, its lines |
+//! | `pages` | where a listing of EC2 stands: tokens, restarts |
+//! | `listing` | the reports of a target, until their lines can be written |
+//! | [`index`] | what is known of each report, in bounded memory |
+//! | `known`, `compare` | the last snapshot and its lines, and what is different from them |
+//! | `entries` | the entries of reports: fetched once, grouped, archived |
 //! | [`archive`] | lines → gzip → one put or a multipart upload |
-//! | `read_back` | an object that another try of the run has written |
+//! | `read_back` | objects that another try of the run has written |
 //! | [`publish`] | the commit of a run, and `latest.json` |
 //! | [`preflight`] | what EC2 would permit |
 //! | [`metrics`] | the line in CloudWatch's embedded metric format |
-//! | [`target`], [`report`], [`findings`], [`snapshot`], [`keys`], [`timestamp`] | the words, the rules, the documents; pure |
+//! | [`target`], [`report`], [`findings`], [`snapshot`], [`changes`], [`listed`], [`keys`], [`timestamp`] | the words, the rules, the documents; pure |
 //! | [`aws`] | the only code that names a type of the SDK |
 //!
 //! The pure modules know no SDK, no tokio, no environment and no clock: the run reads the wall clock once,
@@ -42,8 +47,22 @@
 //! - **A target is one of four things**: complete, incomplete with what came and why it broke off, failed
 //!   with why, or skipped, if EC2 says that its Region isn't enabled (`AuthFailure` alone doesn't say that,
 //!   so the opt-in status is asked for). Nothing turns a target that could not be looked at into a clean one.
+//! - **Entries count only when whole.** A report's entries are noted as archived once all their pages are
+//!   read and the object that holds them is in the archive. Before a report without entries is archived as
+//!   "no usage observed", EC2 has to list it as available once more, for it may answer in the same way for
+//!   a report that was deleted a moment ago.
 //! - **The snapshot comes last**, and only where none is. Its presence says that every object it names is
 //!   there.
+//!
+//! # What a run takes over from the one before
+//!
+//! Entries never change once a report is available, so that each report has its entries fetched once. Where
+//! they are stands on its line, and the next run takes that over from the lines that the last unscoped
+//! snapshot names. So the archive is the only memory, and it is checked before it is believed: an object
+//! whose SHA-256 isn't the ledger's counts as lost, and what it told of is fetched again. The same lines
+//! tell what has changed. A target that could not be read to its end carries the objects that hold what is
+//! known of it (`earlier_objects`) through the ledgers, until it is read again: nothing of it is resolved,
+//! gone, or fetched twice in between.
 //!
 //! # When the same run is tried twice
 //!
@@ -53,7 +72,8 @@
 //! snapshot names its own. In a bucket without versions the one that is there stays, for a snapshot may
 //! name it already: it is read back, and this try tells of it instead of its own reading. (A multipart
 //! upload of another try doesn't tell if it is whole, for its metadata is written before its end is known;
-//! it counts as incomplete.) Of two snapshots the first one stays, and both tries answer with it.
+//! it counts as incomplete.) The same holds for the entries: of another try's object those reports count as
+//! archived that it holds. Of two snapshots the first one stays, and both tries answer with it.
 //!
 //! # Which layer tries again
 //!
@@ -65,7 +85,9 @@
 //! 3. **The run**, a target: one that failed with something that may pass is looked at once more when the
 //!    others are done, with new credentials where they come from a role. What it has read is kept if that
 //!    is little, and the listing's second start recognises it; a large target goes on at once instead.
-//! 4. **Lambda**, a run: it sends the event again after an error, and the run fails only if nothing was
+//! 4. **The entries**, some reports: a call that fails for 200 of them is made again for each half, so that
+//!    a report that EC2 can't give costs only itself. What is not fetched is fetched by the next run.
+//! 5. **Lambda**, a run: it sends the event again after an error, and the run fails only if nothing was
 //!    archived, or if the archive itself failed.
 //!
 //! # The deadline
@@ -74,20 +96,23 @@
 //! unsent bytes of all targets at work and the snapshot at a pessimistic rate, and a second for each call
 //! that has to follow another; at most a quarter of the run's time. A target's object that is not written
 //! by the time the snapshot has to be costs only that target, and a snapshot that is not written before
-//! the end is an error, and not silence.
+//! the end is an error, and not silence. Listing comes before entries: a target's entries have only its
+//! share of the time that is left, by the number of targets that are still to come, and the reports that
+//! expire first come first.
 //!
 //! # Memory
 //!
-//! A report goes from its page to its line to gzip to the upload, and is forgotten. With
-//! *C* = `AUDITOR_MAX_CONCURRENT_TARGETS`, *P* = `AUDITOR_PAGE_SIZE`, *R* the bytes of a report in EC2's XML
-//! (about 700; up to 40,000 with 50 tags of full length), and *T* the targets of the run, a run needs at
-//! most about
+//! A report's line tells where its entries are, which is known only when every page has been read. Until
+//! then a report waits in a spool, compressed; what is to be known of it by its ID stands in an index. Both
+//! are held in memory for a small target, and in unnamed temporary files of about 60 and 50 bytes a report
+//! for a large one. With *C* = `AUDITOR_MAX_CONCURRENT_TARGETS`, *P* = `AUDITOR_PAGE_SIZE`, *R* the bytes of
+//! a report in EC2's XML (about 700; up to 40,000 with 50 tags of full length), and *T* the targets of the
+//! run, a run needs at most about
 //!
-//! > 15 MB + *C* × (8 MiB part + 4 MiB filter + 1 MB findings + 4 × *P* × *R*) + 8 × 3 MB waiting + *T* × 2 KB
+//! > 15 MB + *C* × (8 MiB part + 4 MB spool, index and order of expiry + 1 MB findings + 4 × *P* × *R*) + 8 × 3 MB waiting + *T* × 2 KB
 //!
 //! which is 180 MB with the defaults and 8 huge targets at a time, and fits a function of 256 MB. The part
-//! is the smallest that S3 takes (a growing vector may have 8 MiB for its 5), the filter stands before the
-//! file of report IDs of a target with more than 10,000 reports.
+//! is the smallest that S3 takes (a growing vector may have 8 MiB for its 5).
 //!
 //! # Start-up and dependencies
 //!
@@ -101,11 +126,19 @@
 
 pub mod archive;
 pub mod aws;
+pub mod changes;
 mod collect;
+mod compare;
+mod entries;
 pub mod findings;
+pub mod index;
 pub mod keys;
+mod known;
 pub mod lambda;
+pub mod listed;
+mod listing;
 pub mod metrics;
+mod pages;
 mod plan;
 pub mod preflight;
 pub mod publish;
@@ -113,7 +146,6 @@ mod read_back;
 pub mod report;
 pub mod request;
 pub mod run;
-pub mod seen;
 pub mod settings;
 pub mod snapshot;
 pub mod target;

@@ -28,6 +28,8 @@ pub fn line(
         ("ReportsExpired", counts.findings.expired, "Count"),
         ("ReportsFailed", counts.findings.failed, "Count"),
         ("ReportsStuck", counts.findings.stuck, "Count"),
+        ("ReportsUnarchived", counts.findings.unarchived, "Count"),
+        ("EntriesFetched", counts.entries.fetched, "Count"),
         ("TargetsComplete", counts.targets.complete, "Count"),
         ("TargetsIncomplete", counts.targets.incomplete, "Count"),
         ("TargetsFailed", counts.targets.failed, "Count"),

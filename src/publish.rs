@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::archive::{ArchiveError, Turns, failed};
-use crate::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject};
+use crate::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject, Stored};
 use crate::keys::{RunId, hex};
 use crate::snapshot::{Counts, RunStatus};
 use crate::timestamp::Timestamp;
@@ -140,7 +140,39 @@ pub async fn commit_snapshot(
     }
 }
 
-/// Makes a snapshot the latest one, unless a later one is.
+/// The copy of the newest unscoped snapshot, as it was found.
+#[derive(Clone, Debug)]
+pub struct LatestSnapshot(Option<Stored>);
+
+impl LatestSnapshot {
+    /// Looks for the copy.
+    ///
+    /// # Errors
+    /// Fails as S3 does.
+    pub async fn read(bucket: &Bucket, key: &str) -> Result<Self, ArchiveError> {
+        let stored = bucket.get(key).await;
+        Ok(Self(stored.map_err(failed("read", bucket, key))?))
+    }
+
+    /// Its bytes; `None` where there is none.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.0.as_ref().map(|stored| &*stored.bytes)
+    }
+
+    /// The condition under which a snapshot takes its place; `None` when it must not.
+    fn makes_way_for(&self, head: &SnapshotHead) -> Option<Condition> {
+        let order = |head: &SnapshotHead| (head.scheduled_at, head.run_id.clone());
+        let Some(stored) = &self.0 else {
+            return Some(Condition::Absent);
+        };
+        // A copy that can't be read is worth nothing: the snapshot it was made of is elsewhere.
+        let there = serde_json::from_slice::<SnapshotHead>(&stored.bytes).ok();
+        let is_newer = there.is_some_and(|there| order(&there) >= order(head));
+        (!is_newer).then(|| Condition::Unchanged(stored.facts.etag.clone()))
+    }
+}
+
+/// Makes a snapshot the latest one, unless a later one is; `latest` is what the run has found.
 ///
 /// The latest is the one scheduled last; of two for the same moment, the one whose run ID sorts last.
 ///
@@ -149,9 +181,9 @@ pub async fn commit_snapshot(
 pub async fn advance_latest(
     bucket: &Bucket,
     key: &str,
+    mut latest: LatestSnapshot,
     snapshot: &PublishedSnapshot,
 ) -> Result<(), ArchiveError> {
-    let order = |head: &SnapshotHead| (head.scheduled_at, head.run_id.clone());
     let sha256 = Sha256::digest(&snapshot.bytes).into();
     let bytes = snapshot.bytes.clone();
     let new = NewObject {
@@ -162,24 +194,15 @@ pub async fn advance_latest(
         metadata: &[],
     };
     let mut turns = Turns::new();
-    loop {
-        let condition = match bucket.get(key).await.map_err(failed("read", bucket, key))? {
-            None => Condition::Absent,
-            Some(stored) => {
-                // A copy that can't be read is worth nothing: the snapshot it was made of is elsewhere.
-                let head = serde_json::from_slice::<SnapshotHead>(&stored.bytes).ok();
-                if head.is_some_and(|head| order(&head) >= order(&snapshot.head)) {
-                    return Ok(());
-                }
-                Condition::Unchanged(stored.facts.etag)
-            }
-        };
+    while let Some(condition) = latest.makes_way_for(&snapshot.head) {
         match bucket.put(new.clone(), &condition).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => break,
             Err(failure) => turns
                 .wait_after(failure)
                 .await
                 .map_err(failed("advance", bucket, key))?,
         }
+        latest = LatestSnapshot::read(bucket, key).await?;
     }
+    Ok(())
 }

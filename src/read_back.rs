@@ -1,4 +1,4 @@
-//! A target's object that another try of the same run has written, read back.
+//! A target's objects that another try of the same run has written, read back.
 
 use std::io::{self, Write};
 
@@ -7,56 +7,136 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::{ArchiveError, TakenBy, failed};
 use crate::aws::{Bucket, CallFailure, FailureKind};
-use crate::findings::{Finding, ListedFindings, Policy};
-use crate::keys::hex;
-use crate::snapshot::{ArchivedLine, ArchivedObject, Counts, TargetStatus};
+use crate::index;
+use crate::keys::{RunId, hex};
+use crate::listing::Listing;
+use crate::snapshot::{ArchivedLine, ArchivedObject, EntriesStatus, EntryLine, TargetStatus};
 use crate::target::Target;
-use crate::timestamp::Timestamp;
 
-/// What an object holds.
+/// What an object of reports holds.
 #[derive(Debug)]
 pub(crate) struct ReadBack {
     pub(crate) status: TargetStatus,
     /// The pages that the other try read; `None` where the object doesn't tell.
     pub(crate) pages: Option<u64>,
     pub(crate) object: ArchivedObject,
-    pub(crate) counts: Counts,
-    pub(crate) findings: ListedFindings,
+    /// Its reports, as if EC2 listed them now.
+    pub(crate) listing: Listing,
 }
 
-/// Reads a target's object back, holding one chunk of it.
+/// Reads a target's reports back, holding one chunk of them.
 ///
 /// # Errors
 /// Fails as S3 does, and when the object doesn't hold a target's lines.
-pub(crate) async fn read(
+pub(crate) async fn reports(
     bucket: &Bucket,
     key: &str,
     by: TakenBy,
     target: &Target,
-    (policy, now): (Policy, Timestamp),
 ) -> Result<ReadBack, ArchiveError> {
-    let taken = |problem: String| {
-        failed("write", bucket, key)(CallFailure {
-            code: "ObjectTaken".to_owned(),
-            message: format!(
-                "what lies there is no object of this auditor: {problem}; a bucket with versions keeps both"
-            ),
-            request_id: None,
-            kind: FailureKind::Lasting,
-        })
+    let mut listing = Listing::new();
+    let object = each_line(bucket, key, |line| {
+        let ArchivedLine {
+            report,
+            findings,
+            entries,
+        } = serde_json::from_slice(line)?;
+        let Some(report_id) = &report.report_id else {
+            return listing.note_unnamed(target, &report, findings);
+        };
+        listing.note(target, report_id, &report, findings)?;
+        match entries {
+            EntriesStatus::NotAvailable | EntriesStatus::Pending { code: None } => Ok(()),
+            settled => listing
+                .notes()
+                .settle_entries(&index::key(report_id), &settled),
+        }
+    });
+    let object = object.await?;
+    Ok(ReadBack {
+        // One that doesn't tell may be a part only.
+        status: by.status.unwrap_or(TargetStatus::Incomplete),
+        pages: by.pages,
+        object,
+        listing,
+    })
+}
+
+/// Reads an object back to tell what it is.
+///
+/// # Errors
+/// Fails as S3 does, and when the object holds no lines.
+pub(crate) async fn object(bucket: &Bucket, key: &str) -> Result<ArchivedObject, ArchiveError> {
+    each_line(bucket, key, |_| Ok(())).await
+}
+
+/// Reads the entries of a target back, and notes in the listing which reports they are of.
+///
+/// # Errors
+/// Fails as S3 does, and when the object doesn't hold a target's entries.
+pub(crate) async fn entries(
+    bucket: &Bucket,
+    key: &str,
+    target: &Target,
+    run_id: &RunId,
+    listing: &mut Listing,
+) -> Result<ArchivedObject, ArchiveError> {
+    let mut group: Option<(String, u64)> = None;
+    let mut note = |group: Option<(String, u64)>| match group {
+        None => Ok(()),
+        Some((report_id, count)) => {
+            let archived = EntriesStatus::Archived {
+                key: key.to_owned(),
+                run_id: run_id.clone(),
+                count,
+            };
+            listing
+                .notes()
+                .settle_unless_archived(&index::key(&report_id), &archived)
+        }
     };
+    let object = each_line(bucket, key, |line| {
+        let line: EntryLine = serde_json::from_slice(line)?;
+        if (&line.account_id, &line.region) != (&target.account_id, &target.region) {
+            return Err(io::Error::other("an entry is of another target"));
+        }
+        let count = u64::from(!line.is_no_usage_observed());
+        match &mut group {
+            Some((report_id, entries)) if *report_id == line.report_id => *entries += count,
+            _ => note(group.replace((line.report_id, count)))?,
+        }
+        Ok(())
+    })
+    .await?;
+    note(group).map_err(|error| taken(bucket, key, &error.to_string()))?;
+    Ok(object)
+}
+
+fn taken(bucket: &Bucket, key: &str, problem: &str) -> ArchiveError {
+    failed("write", bucket, key)(CallFailure {
+        code: "ObjectTaken".to_owned(),
+        message: format!(
+            "what lies there is no object of this auditor: {problem}; a bucket with versions keeps both"
+        ),
+        request_id: None,
+        kind: FailureKind::Lasting,
+    })
+}
+
+async fn each_line(
+    bucket: &Bucket,
+    key: &str,
+    each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<ArchivedObject, ArchiveError> {
+    let taken = |problem: &str| taken(bucket, key, problem);
     let lines = Lines {
-        target,
-        policy,
-        now,
+        each,
         rest: Vec::new(),
         count: 0,
-        counts: Counts::default(),
-        findings: ListedFindings::default(),
     };
     let mut decoder = MultiGzDecoder::new(lines);
     let (mut digest, mut bytes, mut outcome) = (Sha256::new(), 0, Ok(()));
-    let read = bucket.read(key, |chunk| {
+    let read = bucket.read(key, None, |chunk| {
         digest.update(chunk);
         bytes += chunk.len() as u64;
         if outcome.is_ok() {
@@ -64,62 +144,37 @@ pub(crate) async fn read(
         }
     });
     let facts = read.await.map_err(failed("read", bucket, key))?;
-    let facts = facts.ok_or_else(|| taken("they are gone again".to_owned()))?;
+    let facts = facts.ok_or_else(|| taken("it is gone again"))?;
     let lines = outcome
         .and_then(|()| decoder.finish())
-        .map_err(|error| taken(error.to_string()))?;
+        .map_err(|error| taken(&error.to_string()))?;
     if !lines.rest.is_empty() {
-        return Err(taken("the last line isn't ended".to_owned()));
+        return Err(taken("the last line isn't ended"));
     }
-    let object = ArchivedObject {
+    Ok(ArchivedObject {
         key: key.to_owned(),
         version_id: facts.version_id,
         sha256: hex(&digest.finalize()),
         bytes,
         lines: lines.count,
-    };
-    Ok(ReadBack {
-        // One that doesn't tell may be a part only.
-        status: by.status.unwrap_or(TargetStatus::Incomplete),
-        pages: by.pages,
-        object,
-        counts: lines.counts,
-        findings: lines.findings,
     })
 }
 
-/// Counts the lines that are written to it.
-struct Lines<'a> {
-    target: &'a Target,
-    policy: Policy,
-    now: Timestamp,
+/// Gives each line that is written to it to a function.
+struct Lines<F> {
+    each: F,
     rest: Vec<u8>,
     count: u64,
-    counts: Counts,
-    findings: ListedFindings,
 }
 
-impl Write for Lines<'_> {
+impl<F: FnMut(&[u8]) -> io::Result<()>> Write for Lines<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.rest.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
-                let ArchivedLine {
-                    report,
-                    findings: kinds,
-                } = serde_json::from_slice(&self.rest)?;
+                (self.each)(&self.rest)?;
                 self.rest.clear();
                 self.count += 1;
-                self.counts.add_report(report.state.as_ref(), &kinds);
-                for kind in kinds {
-                    self.findings.insert(Finding::new(
-                        kind,
-                        self.target,
-                        &report,
-                        self.policy,
-                        self.now,
-                    ));
-                }
             }
         }
         Ok(bytes.len())

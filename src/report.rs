@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::timestamp::Timestamp;
@@ -35,8 +36,11 @@ pub struct UsageReport {
 pub type Tags = BTreeMap<String, Option<String>>;
 
 /// How far EC2 is with a report.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum ReportState {
     /// The report can be read.
     Available,
@@ -80,7 +84,7 @@ impl From<ReportState> for String {
 /// A kind of resource that a report looks at.
 ///
 /// The list of kinds grows on AWS's side, so the name is a plain text.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceType {
     /// Its name, such as `ec2:Instance`.
     pub resource_type: Option<String>,
@@ -89,10 +93,29 @@ pub struct ResourceType {
 }
 
 /// An option of a resource type, such as `version-depth` of `ec2:LaunchTemplate`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceTypeOption {
     /// Its name.
     pub name: Option<String>,
     /// Its values, in EC2's order.
     pub values: Vec<String>,
+}
+
+/// One entry of a report: an account that uses the AMI. Every member that EC2 can leave out may be missing.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageReportEntry.html>
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UsageEntry {
+    /// The report that it belongs to.
+    pub report_id: Option<String>,
+    /// The AMI that the report is about.
+    pub image_id: Option<String>,
+    /// When the report was asked for.
+    pub report_creation_time: Option<Timestamp>,
+    /// The account that uses the AMI.
+    pub consumer_account_id: Option<String>,
+    /// The kind of resource that uses it, such as `ec2:Instance`.
+    pub resource_type: Option<String>,
+    /// How many resources of the kind use it.
+    pub usage_count: Option<i64>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,13 +13,19 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::archive::ArchiveError;
-use crate::aws::{Aws, Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
+use crate::aws::{
+    Aws, Bucket, CallFailure, FailureKind, MAX_IDS_PER_CALL, ReportQuery, UsageReports,
+};
 use crate::collect::{Stop, TargetAudit};
-use crate::keys::RunId;
+use crate::compare;
+use crate::entries::DEADLINE_EXCEEDED;
+use crate::keys::{Prefix, RunId};
+use crate::known::Previous;
+use crate::listing::Listing;
 use crate::metrics;
 use crate::plan::{self, Account, Planned};
 use crate::preflight::Preflight;
-use crate::publish::{self, PublishedSnapshot, SnapshotHead, SnapshotObject};
+use crate::publish::{self, LatestSnapshot, PublishedSnapshot, SnapshotHead, SnapshotObject};
 use crate::request::{InvalidRequest, Request};
 use crate::settings::Settings;
 use crate::snapshot::{
@@ -28,19 +35,15 @@ use crate::snapshot::{
 use crate::target::{AccountId, Region, Target};
 use crate::timestamp::Timestamp;
 
-/// EC2 takes at most so many IDs in one call.
-///
-/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeImageUsageReports.html>
-const MAX_IDS_PER_CALL: usize = 200;
-
 /// The time that a run has where nothing tells its deadline: the longest that Lambda gives.
 const LONGEST_RUN: Duration = Duration::from_secs(900);
 
 /// The time set aside for the answer to one call to S3.
 const ARCHIVE_CALL: Duration = Duration::from_secs(1);
 
-/// The calls that end a target once reading has stopped: its last part, and its completion.
-const CALLS_TO_FINISH: u32 = 2;
+/// The calls that end a target once reading has stopped: what is known of it, the end of its entries, the
+/// last part of its reports, and their completion.
+const CALLS_TO_FINISH: u32 = 4;
 
 /// The calls that follow the last target: the snapshot, and reading and writing `latest.json`.
 const CALLS_TO_PUBLISH: u32 = 3;
@@ -176,6 +179,13 @@ pub(crate) struct Run {
     pub(crate) unsent_bytes: AtomicUsize,
     /// The targets of the run, once planned.
     targets: AtomicUsize,
+    /// Those of them that are not done.
+    open_targets: AtomicUsize,
+    max_concurrent_targets: usize,
+    pub(crate) page_size: u32,
+    pub(crate) archive_entries: bool,
+    prefix: Prefix,
+    previous: OnceLock<Previous>,
 }
 
 impl Run {
@@ -196,6 +206,27 @@ impl Run {
     fn ends_at(&self) -> Instant {
         let share = self.time_left / LARGEST_MARGIN_SHARE / 4;
         self.clock + self.time_left - LAST_WORDS.min(share)
+    }
+
+    /// The moment at which a target that has been listed just now has to leave the rest of its entries to
+    /// the next run: each target that is to come has the same share of the time that is left.
+    pub(crate) fn stop_entries_at(&self) -> Instant {
+        let now = Instant::now();
+        let open = self.open_targets.load(Ordering::Relaxed);
+        let rounds = open.div_ceil(self.max_concurrent_targets).max(1);
+        let left = self.stop_reading_at().saturating_duration_since(now);
+        now + left / u32::try_from(rounds).unwrap_or(u32::MAX)
+    }
+
+    /// The last unscoped snapshot; `None` where there is none that can be read.
+    pub(crate) fn previous(&self) -> Option<&Previous> {
+        self.previous.get()
+    }
+
+    /// Where the entries of a target lie.
+    pub(crate) fn entries_key(&self, target: &Target) -> String {
+        self.prefix
+            .entries(&self.facts.run_id, self.facts.scheduled_at, target)
     }
 
     fn publishing_time(&self) -> Duration {
@@ -224,12 +255,43 @@ impl Run {
         }
     }
 
+    /// Tells of bytes that wait to be archived, as long as they do.
+    pub(crate) fn unsent(&self) -> Unsent<'_> {
+        Unsent {
+            run: self,
+            bytes: 0,
+        }
+    }
+
     fn has_time(&self) -> bool {
         Instant::now() < self.stop_reading_at()
     }
 
     pub(crate) fn duration_ms(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Bytes that wait to be archived, as the run knows them.
+pub(crate) struct Unsent<'a> {
+    run: &'a Run,
+    bytes: usize,
+}
+
+impl Unsent<'_> {
+    /// Tells how many there are now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        self.run.unsent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.run
+            .unsent_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -240,7 +302,7 @@ fn sending_time(bytes: usize) -> Duration {
 
 fn deadline_exceeded() -> CallFailure {
     CallFailure {
-        code: "DeadlineExceeded".to_owned(),
+        code: DEADLINE_EXCEEDED.to_owned(),
         message: "the function's time was up: give it more, or fewer targets".to_owned(),
         request_id: None,
         kind: FailureKind::Lasting,
@@ -303,6 +365,12 @@ impl Auditor {
             time_left: invocation.time_left.unwrap_or(LONGEST_RUN),
             unsent_bytes: AtomicUsize::new(0),
             targets: AtomicUsize::new(0),
+            open_targets: AtomicUsize::new(0),
+            max_concurrent_targets: self.settings.max_concurrent_targets,
+            page_size: self.settings.page_size,
+            archive_entries: self.settings.archive_entries,
+            prefix: self.settings.archive_prefix.clone(),
+            previous: OnceLock::new(),
         };
         if request.dry_run {
             let planned = self.plan(&run, &invocation).await?;
@@ -329,6 +397,8 @@ impl Auditor {
             targets_skipped = head.counts.targets.skipped,
             reports = head.counts.reports.total,
             findings = head.counts.findings.total,
+            unarchived = head.counts.findings.unarchived,
+            entries_fetched = head.counts.entries.fetched,
             snapshot = object.key,
             already_archived,
             duration_ms,
@@ -362,16 +432,36 @@ impl Auditor {
             .archive_prefix
             .snapshot(&run.facts.run_id, run.facts.scheduled_at);
         let found = publish::find_snapshot(&self.bucket, &snapshot_key).await;
-        let published = match found.map_err(RunError::ArchiveFailed)? {
+        let found = found.map_err(RunError::ArchiveFailed)?;
+        let latest_key = self.settings.archive_prefix.latest();
+        let latest = LatestSnapshot::read(&self.bucket, &latest_key).await;
+        let latest = latest.map_err(RunError::ArchiveFailed)?;
+        let published = match found {
             Some(published) => published,
-            None => self.audit(run, invocation, &snapshot_key).await?,
+            None => {
+                let previous = self.previous(&latest).await;
+                if let Some(previous) = previous.map_err(RunError::ArchiveFailed)? {
+                    let _ = run.previous.set(previous);
+                }
+                self.audit(run, invocation, &snapshot_key).await?
+            }
         };
         if run.facts.scope.full {
-            let latest = self.settings.archive_prefix.latest();
-            let advanced = publish::advance_latest(&self.bucket, &latest, &published).await;
+            let advanced =
+                publish::advance_latest(&self.bucket, &latest_key, latest, &published).await;
             advanced.map_err(RunError::ArchiveFailed)?;
         }
         Ok(published)
+    }
+
+    async fn previous(&self, latest: &LatestSnapshot) -> Result<Option<Previous>, ArchiveError> {
+        let previous = Previous::read(&self.bucket, &self.settings.archive_prefix, latest).await?;
+        if previous.is_none() && latest.bytes().is_some() {
+            tracing::warn!(
+                "latest.json can't be read: nothing is compared, and all entries are fetched again"
+            );
+        }
+        Ok(previous)
     }
 
     async fn plan(&self, run: &Run, invocation: &Invocation) -> Result<Vec<Planned>, RunError> {
@@ -384,6 +474,7 @@ impl Auditor {
         )
         .await?;
         run.targets.store(planned.len(), Ordering::Relaxed);
+        run.open_targets.store(planned.len(), Ordering::Relaxed);
         Ok(planned)
     }
 
@@ -397,7 +488,9 @@ impl Auditor {
         let (tally, archive_error) = self.look_at_targets(run, planned).await;
         let finished_at = invocation.started_at.plus(run.clock.elapsed());
         let has_archived = tally.has_archived();
-        let snapshot = Snapshot::new(run.facts.clone(), finished_at, tally);
+        let baseline = run.previous().filter(|_| run.facts.scope.full);
+        let baseline = baseline.map(|previous| previous.baseline.clone());
+        let snapshot = Snapshot::new(run.facts.clone(), finished_at, tally, baseline);
         let published = match archive_error {
             _ if has_archived => self.commit(snapshot_key, &snapshot).await,
             Some(error) => Err(RunError::ArchiveFailed(error)),
@@ -450,9 +543,17 @@ impl Auditor {
         let mut take_in = |look, again: &mut Vec<_>| match look {
             Look::Done(audited) => {
                 let Audited {
-                    outcome,
+                    mut outcome,
                     archive_error: error,
                 } = *audited;
+                run.open_targets.fetch_sub(1, Ordering::Relaxed);
+                if let Some(previous) = run.previous()
+                    && run.facts.scope.full
+                    && outcome.ledger.status != TargetStatus::Complete
+                {
+                    outcome.ledger.earlier_objects =
+                        previous.earlier_objects(&outcome.ledger.target());
+                }
                 log(run, &outcome.ledger);
                 tally.add(outcome);
                 archive_error = archive_error.take().or(error);
@@ -488,14 +589,16 @@ impl Auditor {
     ) -> Look<'a> {
         let target = planned.target.clone();
         if let Some(failure) = &planned.refused {
-            return unread(target, TargetStatus::Failed, 0, failure.clone());
+            return self
+                .unread(run, target, TargetStatus::Failed, failure.clone())
+                .await;
         }
         let key = self.settings.archive_prefix.reports(
             &run.facts.run_id,
             run.facts.scheduled_at,
             &target,
         );
-        let new = || TargetAudit::new(target.clone(), run, self.bucket.clone(), key.clone());
+        let new = || TargetAudit::new(target.clone(), self.bucket.clone(), key.clone());
         let mut audit = begun.unwrap_or_else(new);
         let mut waiting = waiting;
         loop {
@@ -503,15 +606,15 @@ impl Auditor {
             let access = planned.account.access(second_look).await;
             let reports = UsageReports::new(access, &target.region);
             let stop = match audit.read(run, &reports).await {
-                Ok(()) => match audit.archive(run, None).await {
+                Ok(()) => match audit.archive(run, &reports, None).await {
                     Ok(outcome) => return done(outcome),
-                    Err(stop) => {
+                    Err(error) => {
                         // What was read is gone with the object that could not be written.
                         audit = new();
-                        stop
+                        Stop::Archiving(error)
                     }
                 },
-                Err(stop) => stop,
+                Err(failure) => Stop::Reading(failure),
             };
             let worth_another_look = stop.failure().kind.may_pass() && run.has_time();
             match (stop, waiting.take().filter(|_| worth_another_look)) {
@@ -527,18 +630,17 @@ impl Auditor {
                         _ => continue,
                     }
                 }
-                (stop, Some(_)) => {
-                    audit.abandon(run).await;
-                    drop(stop);
+                (_, Some(_)) => {
+                    audit.abandon(run);
                     return Look::Again {
                         planned,
                         begun: None,
                     };
                 }
                 (Stop::Reading(failure), None) if audit.pages() > 0 => {
-                    return match audit.archive(run, Some(&failure)).await {
+                    return match audit.archive(run, &reports, Some(&failure)).await {
                         Ok(outcome) => done(outcome),
-                        Err(stop) => unarchived(target, stop),
+                        Err(error) => self.unarchived(run, target, error).await,
                     };
                 }
                 (Stop::Reading(failure), None) => {
@@ -552,13 +654,63 @@ impl Auditor {
                         }
                         _ => TargetStatus::Failed,
                     };
-                    return unread(target, status, 0, failure);
+                    return self.unread(run, target, status, failure).await;
                 }
-                (stop @ Stop::Archiving(_), None) => {
-                    audit.abandon(run).await;
-                    return unarchived(target, stop);
+                (Stop::Archiving(error), None) => {
+                    audit.abandon(run);
+                    return self.unarchived(run, target, error).await;
                 }
             }
+        }
+    }
+
+    async fn unread<'a>(
+        &self,
+        run: &Run,
+        target: Target,
+        status: TargetStatus,
+        failure: CallFailure,
+    ) -> Look<'a> {
+        let outcome = self.not_audited(run, target, status, failure.into()).await;
+        done(outcome)
+    }
+
+    /// Tells of a target that is not in the archive, whatever was read of it: for whoever relies on the
+    /// archive, that is a target that was not read.
+    async fn unarchived<'a>(&self, run: &Run, target: Target, error: ArchiveError) -> Look<'a> {
+        let CallFailure {
+            code,
+            message,
+            request_id,
+            kind: _,
+        } = &*error.failure;
+        let reason = TargetError {
+            code: code.clone(),
+            message: format!("{error}: {message}"),
+            request_id: request_id.clone(),
+        };
+        let outcome = self
+            .not_audited(run, target, TargetStatus::Failed, reason)
+            .await;
+        Look::Done(Box::new(Audited {
+            outcome,
+            archive_error: Some(error),
+        }))
+    }
+
+    /// Tells of a target that was not read; what is known of it counts as unseen.
+    async fn not_audited(
+        &self,
+        run: &Run,
+        target: Target,
+        status: TargetStatus,
+        error: TargetError,
+    ) -> TargetOutcome {
+        let mut nothing = Listing::new();
+        let changes = compare::with_known(run, &self.bucket, &target, &mut nothing, false).await;
+        TargetOutcome {
+            changes,
+            ..TargetOutcome::unread(target, status, error)
         }
     }
 
@@ -585,36 +737,6 @@ fn done<'a>(outcome: TargetOutcome) -> Look<'a> {
     }))
 }
 
-fn unread<'a>(target: Target, status: TargetStatus, pages: u64, failure: CallFailure) -> Look<'a> {
-    done(TargetOutcome::unread(target, status, pages, failure.into()))
-}
-
-/// Tells of a target that is not in the archive, whatever was read of it: for whoever relies on the
-/// archive, that is a target that was not read.
-fn unarchived<'a>(target: Target, stop: Stop) -> Look<'a> {
-    let CallFailure {
-        code,
-        message,
-        request_id,
-        kind: _,
-    } = stop.failure().clone();
-    match stop {
-        Stop::Reading(failure) => unread(target, TargetStatus::Failed, 0, failure),
-        Stop::Archiving(error) => {
-            let reason = TargetError {
-                code,
-                message: format!("{error}: {message}"),
-                request_id,
-            };
-            let outcome = TargetOutcome::unread(target, TargetStatus::Failed, 0, reason);
-            Look::Done(Box::new(Audited {
-                outcome,
-                archive_error: Some(error),
-            }))
-        }
-    }
-}
-
 fn log(run: &Run, line: &LedgerLine) {
     let LedgerLine {
         account_id,
@@ -624,14 +746,17 @@ fn log(run: &Run, line: &LedgerLine) {
         reports,
         error,
         object: _,
+        entries_object,
+        earlier_objects: _,
     } = line;
+    let entries = entries_object.as_ref().map_or(0, |object| object.lines);
     let (run_id, status) = (&run.facts.run_id, status.as_str());
     match error {
         None => {
-            tracing::info!(%run_id, %account_id, %region, status, pages, reports, "target audited")
+            tracing::info!(%run_id, %account_id, %region, status, pages, reports, entries, "target audited")
         }
         Some(error) => tracing::warn!(
-            %run_id, %account_id, %region, status, pages, reports,
+            %run_id, %account_id, %region, status, pages, reports, entries,
             error_code = error.code, error_message = error.message, request_id = error.request_id,
             "target not audited to its end"
         ),

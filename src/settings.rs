@@ -29,6 +29,8 @@ pub struct Settings {
     pub max_concurrent_targets: usize,
     /// `AUDITOR_PAGE_SIZE`: how many reports are asked for in one call.
     pub page_size: u32,
+    /// `AUDITOR_ARCHIVE_ENTRIES`: whether the entries of available reports are archived too.
+    pub archive_entries: bool,
 }
 
 /// The Regions to audit.
@@ -181,6 +183,11 @@ impl Settings {
             policy,
             max_concurrent_targets: max_concurrent_targets as usize,
             page_size: number("AUDITOR_PAGE_SIZE", PAGE_SIZE, 1_000)?,
+            archive_entries: switch(
+                "AUDITOR_ARCHIVE_ENTRIES",
+                variable("AUDITOR_ARCHIVE_ENTRIES"),
+                true,
+            )?,
         })
     }
 }
@@ -236,6 +243,22 @@ fn number(
             };
             Err(InvalidSettings { variable, problem })
         }
+    }
+}
+
+fn switch(
+    variable: &'static str,
+    value: Option<String>,
+    default: bool,
+) -> Result<bool, InvalidSettings> {
+    match value.as_deref() {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(text) => Err(InvalidSettings {
+            variable,
+            problem: format!("is `{text}`: give `true` or `false`"),
+        }),
     }
 }
 
@@ -330,6 +353,7 @@ mod tests {
             },
             max_concurrent_targets: 8,
             page_size: 1_000,
+            archive_entries: true,
         };
         assert_eq!(settings(&[]).unwrap(), defaults);
     }

@@ -1,14 +1,18 @@
-//! The documents of the archive: a report's line, the ledger of targets and the snapshot.
+//! The documents of the archive: a report's line, an entry's line, the ledger of targets and the snapshot.
 //!
 //! Members are written in the order in which they are declared here, and lists are sorted, so that the
 //! same facts give the same bytes.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::findings::{Finding, FindingKind, ListedFindings, Policy};
+use crate::changes::{ChangeTally, Changes};
+use crate::findings::{Finding, FindingKind, KindSet, ListedFindings, Policy};
 use crate::keys::RunId;
-use crate::report::{ReportState, ResourceType, Tags, UsageReport};
+use crate::report::{ReportState, ResourceType, Tags, UsageEntry, UsageReport};
 use crate::target::{AccountId, Region, Target};
 use crate::timestamp::Timestamp;
 
@@ -16,25 +20,82 @@ use crate::timestamp::Timestamp;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One report as a line of a target's object.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Debug, JsonSchema)]
 pub struct ReportLine<'a> {
-    account_id: &'a AccountId,
-    region: &'a Region,
-    report_id: Option<&'a str>,
-    image_id: Option<&'a str>,
-    state: Option<&'a ReportState>,
-    state_reason: Option<&'a str>,
-    creation_time: Option<Timestamp>,
-    expiration_time: Option<Timestamp>,
-    resource_types: &'a [ResourceType],
-    requested_account_ids: &'a [String],
-    tags: &'a Tags,
-    findings: &'a [FindingKind],
+    /// What EC2 tells of it.
+    #[serde(flatten)]
+    members: ReportMembers<'a>,
+    /// What is wrong with it, most urgent first.
+    findings: KindSet,
+    /// Where its entries are.
+    entries: &'a EntriesStatus,
 }
 
 impl<'a> ReportLine<'a> {
     /// Puts a report and what the rules say of it on a line.
-    pub fn new(target: &'a Target, report: &'a UsageReport, findings: &'a [FindingKind]) -> Self {
+    pub fn new(
+        target: &'a Target,
+        report: &'a UsageReport,
+        findings: KindSet,
+        entries: &'a EntriesStatus,
+    ) -> Self {
+        Self {
+            members: ReportMembers::new(target, report),
+            findings,
+            entries,
+        }
+    }
+
+    /// Puts a report on a line whose members have been written as JSON before, without reading them again.
+    ///
+    /// # Errors
+    /// Fails when the line can't be written; a vector always can.
+    pub fn write(
+        line: &mut Vec<u8>,
+        members: &[u8],
+        findings: KindSet,
+        entries: &EntriesStatus,
+    ) -> serde_json::Result<()> {
+        line.extend_from_slice(members.strip_suffix(b"}").unwrap_or(members));
+        line.extend_from_slice(b",\"findings\":");
+        serde_json::to_writer(&mut *line, &findings)?;
+        line.extend_from_slice(b",\"entries\":");
+        serde_json::to_writer(&mut *line, entries)?;
+        line.extend_from_slice(b"}\n");
+        Ok(())
+    }
+}
+
+/// What EC2 tells of a report, and the target that it is of.
+#[derive(Serialize, Debug, JsonSchema)]
+pub struct ReportMembers<'a> {
+    /// The account that owns the AMI.
+    account_id: &'a AccountId,
+    /// The Region of the report.
+    region: &'a Region,
+    /// The ID that EC2 gave the report.
+    report_id: Option<&'a str>,
+    /// The AMI that the report is about.
+    image_id: Option<&'a str>,
+    /// How far EC2 is with it.
+    state: Option<&'a ReportState>,
+    /// Why it failed, word for word.
+    state_reason: Option<&'a str>,
+    /// When it was asked for.
+    creation_time: Option<Timestamp>,
+    /// When EC2 deletes it.
+    expiration_time: Option<Timestamp>,
+    /// The resource types it covers, in EC2's order.
+    resource_types: &'a [ResourceType],
+    /// The accounts it was asked to cover, in EC2's order; empty for all accounts.
+    requested_account_ids: &'a [String],
+    /// Its tags, by key.
+    tags: &'a Tags,
+}
+
+impl<'a> ReportMembers<'a> {
+    /// Takes a report's members.
+    pub fn new(target: &'a Target, report: &'a UsageReport) -> Self {
         Self {
             account_id: &target.account_id,
             region: &target.region,
@@ -47,7 +108,6 @@ impl<'a> ReportLine<'a> {
             resource_types: &report.resource_types,
             requested_account_ids: &report.requested_account_ids,
             tags: &report.tags,
-            findings,
         }
     }
 }
@@ -59,11 +119,119 @@ pub struct ArchivedLine {
     #[serde(flatten)]
     pub report: UsageReport,
     /// What the rules said of it.
-    pub findings: Vec<FindingKind>,
+    pub findings: KindSet,
+    /// Where its entries are.
+    pub entries: EntriesStatus,
+}
+
+/// Where a report's entries are.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+#[schemars(deny_unknown_fields)]
+pub enum EntriesStatus {
+    /// In the archive.
+    Archived {
+        /// The object that holds them.
+        key: String,
+        /// The run that fetched them.
+        run_id: RunId,
+        /// How many there are; 0 when EC2 has none: no usage observed.
+        count: u64,
+    },
+    /// Not there yet: a later run may fetch them.
+    Pending {
+        /// Why an available report is not done yet; `None` where the report itself is pending.
+        code: Option<String>,
+    },
+    /// EC2 has none for a report in this state.
+    NotAvailable,
+    /// EC2 did not give them.
+    Failed {
+        /// AWS's error code, or one of this project's own.
+        code: String,
+    },
+}
+
+impl EntriesStatus {
+    /// The code of entries that the settings don't ask for.
+    pub const NOT_WANTED: &'static str = "EntriesNotWanted";
+
+    /// Why the entries are not in the archive, where there is more to say than the status.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Archived { .. } | Self::NotAvailable => None,
+            Self::Pending { code } => code.as_deref(),
+            Self::Failed { code } => Some(code),
+        }
+    }
+}
+
+/// One entry of a report as a line of an entries object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct EntryLine {
+    /// The account that owns the AMI.
+    pub account_id: AccountId,
+    /// The Region of the report.
+    pub region: Region,
+    /// The report.
+    pub report_id: String,
+    /// The AMI that the report is about.
+    pub image_id: Option<String>,
+    /// When the report was asked for.
+    pub report_creation_time: Option<Timestamp>,
+    /// The account that uses the AMI; `None` for a report that observed no usage.
+    pub consumer_account_id: Option<String>,
+    /// The kind of resource that uses it; `None` for a report that observed no usage.
+    pub resource_type: Option<String>,
+    /// How many resources of the kind use it; 0 for a report that observed no usage.
+    pub usage_count: Option<i64>,
+}
+
+impl EntryLine {
+    /// Puts an entry on a line, under the report that was asked for.
+    pub fn new(target: &Target, report_id: &str, entry: UsageEntry) -> Self {
+        let Target { account_id, region } = target.clone();
+        Self {
+            account_id,
+            region,
+            report_id: report_id.to_owned(),
+            image_id: entry.image_id,
+            report_creation_time: entry.report_creation_time,
+            consumer_account_id: entry.consumer_account_id,
+            resource_type: entry.resource_type,
+            usage_count: entry.usage_count,
+        }
+    }
+
+    /// Whether this tells that a report has no entries.
+    pub fn is_no_usage_observed(&self) -> bool {
+        self.consumer_account_id.is_none()
+            && self.resource_type.is_none()
+            && self.usage_count == Some(0)
+    }
+
+    /// Tells that a report has no entries.
+    pub fn no_usage_observed(
+        target: &Target,
+        report_id: &str,
+        image_id: Option<String>,
+        report_creation_time: Option<Timestamp>,
+    ) -> Self {
+        let entry = UsageEntry {
+            report_id: None,
+            image_id,
+            report_creation_time,
+            consumer_account_id: None,
+            resource_type: None,
+            usage_count: Some(0),
+        };
+        Self::new(target, report_id, entry)
+    }
 }
 
 /// What a run did for one target, as the ledger tells it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerLine {
     /// The account that was looked at.
     pub account_id: AccountId,
@@ -79,10 +247,25 @@ pub struct LedgerLine {
     pub error: Option<TargetError>,
     /// Where the reports lie; `None` where nothing was read.
     pub object: Option<ArchivedObject>,
+    /// Where the entries lie that this run fetched; `None` where it fetched none.
+    pub entries_object: Option<ArchivedObject>,
+    /// For a target that was not read to its end, the objects of earlier runs that hold what is known of
+    /// it, oldest first: a complete reading, and what came of later ones.
+    pub earlier_objects: Vec<ArchivedObject>,
+}
+
+impl LedgerLine {
+    /// The target.
+    pub fn target(&self) -> Target {
+        Target {
+            account_id: self.account_id.clone(),
+            region: self.region.clone(),
+        }
+    }
 }
 
 /// How far the look at a target got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetStatus {
     /// Every page was read and is archived.
@@ -108,7 +291,7 @@ impl TargetStatus {
 }
 
 /// Why a target could not be read to its end.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct TargetError {
     /// AWS's error code, or one of this project's own where no AWS service answered.
@@ -120,7 +303,7 @@ pub struct TargetError {
 }
 
 /// An object that a run wrote, so that anybody can check it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ArchivedObject {
     /// Its key in the archive's bucket.
     pub key: String,
@@ -135,7 +318,7 @@ pub struct ArchivedObject {
 }
 
 /// What a run was asked to look at; `full` when it was asked for everything.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Scope {
     /// Whether nothing narrowed the run.
     pub full: bool,
@@ -152,7 +335,7 @@ pub struct Scope {
 }
 
 /// A filter of EC2: a report passes with any one of the values.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// The filter's name, such as `state` or `tag:Owner`.
@@ -162,7 +345,7 @@ pub struct Filter {
 }
 
 /// The program that wrote a snapshot.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Auditor {
     /// Its name.
     pub name: String,
@@ -171,7 +354,7 @@ pub struct Auditor {
 }
 
 /// Whether a run saw all that it was told to look at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// Every target was read to its end, or its Region isn't enabled.
@@ -191,7 +374,7 @@ impl RunStatus {
 }
 
 /// Everything that a run counted.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Targets by status.
     pub targets: TargetCounts,
@@ -199,10 +382,12 @@ pub struct Counts {
     pub reports: ReportCounts,
     /// Findings by kind.
     pub findings: FindingCounts,
+    /// Reports by where their entries are.
+    pub entries: EntriesCounts,
 }
 
 /// Targets by status.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "each member counts the status of its name")]
 pub struct TargetCounts {
     pub complete: u64,
@@ -212,7 +397,7 @@ pub struct TargetCounts {
 }
 
 /// Reports by state; `other` counts the states that this version doesn't know, and missing ones.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "each member counts the state of its name")]
 pub struct ReportCounts {
     pub total: u64,
@@ -223,10 +408,11 @@ pub struct ReportCounts {
 }
 
 /// Findings by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "each member counts the kind of its name")]
 pub struct FindingCounts {
     pub total: u64,
+    pub unarchived: u64,
     pub expiring: u64,
     pub expired: u64,
     pub failed: u64,
@@ -235,9 +421,36 @@ pub struct FindingCounts {
     pub undated: u64,
 }
 
+/// Reports by where their entries are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "each member counts the status of its name")]
+pub struct EntriesCounts {
+    pub archived: u64,
+    pub pending: u64,
+    pub not_available: u64,
+    pub failed: u64,
+    /// Of those that are archived, the ones that this run fetched.
+    pub fetched: u64,
+}
+
 impl Counts {
-    /// Counts one report and its findings.
-    pub fn add_report(&mut self, state: Option<&ReportState>, findings: &[FindingKind]) {
+    /// Counts one report, its findings and its entries; `run_id` is the run that counts.
+    pub fn add_report(
+        &mut self,
+        state: Option<&ReportState>,
+        findings: KindSet,
+        entries: &EntriesStatus,
+        run_id: &RunId,
+    ) {
+        match entries {
+            EntriesStatus::Archived { run_id: by, .. } => {
+                self.entries.archived += 1;
+                self.entries.fetched += u64::from(by == run_id);
+            }
+            EntriesStatus::Pending { .. } => self.entries.pending += 1,
+            EntriesStatus::NotAvailable => self.entries.not_available += 1,
+            EntriesStatus::Failed { .. } => self.entries.failed += 1,
+        }
         self.reports.total += 1;
         *match state {
             Some(ReportState::Available) => &mut self.reports.available,
@@ -245,9 +458,10 @@ impl Counts {
             Some(ReportState::Error) => &mut self.reports.error,
             Some(ReportState::Other(_)) | None => &mut self.reports.other,
         } += 1;
-        for kind in findings {
+        for kind in findings.iter() {
             self.findings.total += 1;
             *match kind {
+                FindingKind::Unarchived => &mut self.findings.unarchived,
                 FindingKind::Failed => &mut self.findings.failed,
                 FindingKind::Expired => &mut self.findings.expired,
                 FindingKind::Expiring => &mut self.findings.expiring,
@@ -274,6 +488,7 @@ impl Counts {
             targets,
             reports,
             findings,
+            entries,
         } = other;
         let TargetCounts {
             complete,
@@ -297,8 +512,14 @@ impl Counts {
         self.reports.pending += pending;
         self.reports.error += error;
         self.reports.other += other;
+        self.entries.archived += entries.archived;
+        self.entries.pending += entries.pending;
+        self.entries.not_available += entries.not_available;
+        self.entries.failed += entries.failed;
+        self.entries.fetched += entries.fetched;
         let FindingCounts {
             total,
+            unarchived,
             expiring,
             expired,
             failed,
@@ -307,6 +528,7 @@ impl Counts {
             undated,
         } = findings;
         self.findings.total += total;
+        self.findings.unarchived += unarchived;
         self.findings.expiring += expiring;
         self.findings.expired += expired;
         self.findings.failed += failed;
@@ -337,11 +559,13 @@ pub struct TargetOutcome {
     pub counts: Counts,
     /// The most urgent findings of the target.
     pub findings: ListedFindings,
+    /// What is different from before; `None` where there is nothing to compare with.
+    pub changes: Option<ChangeTally>,
 }
 
 impl TargetOutcome {
     /// Tells of a target of which nothing was read.
-    pub fn unread(target: Target, status: TargetStatus, pages: u64, error: TargetError) -> Self {
+    pub fn unread(target: Target, status: TargetStatus, error: TargetError) -> Self {
         let mut counts = Counts::default();
         counts.add_target(status);
         let Target { account_id, region } = target;
@@ -349,15 +573,18 @@ impl TargetOutcome {
             account_id,
             region,
             status,
-            pages,
+            pages: 0,
             reports: 0,
             error: Some(error),
             object: None,
+            entries_object: None,
+            earlier_objects: Vec::new(),
         };
         Self {
             ledger,
             counts,
             findings: ListedFindings::default(),
+            changes: None,
         }
     }
 }
@@ -368,6 +595,7 @@ pub struct Tally {
     targets: Vec<LedgerLine>,
     counts: Counts,
     findings: ListedFindings,
+    changes: ChangeTally,
 }
 
 impl Tally {
@@ -376,6 +604,9 @@ impl Tally {
         self.targets.push(outcome.ledger);
         self.counts.merge(&outcome.counts);
         self.findings.merge(outcome.findings);
+        if let Some(changes) = outcome.changes {
+            self.changes.merge(changes);
+        }
     }
 
     /// Whether anything was read, and is archived.
@@ -390,7 +621,7 @@ impl Tally {
 }
 
 /// One run, whole: written last, its presence says that everything it names is in the archive.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// The version of this document's shape.
     pub schema_version: u32,
@@ -408,6 +639,8 @@ pub struct Snapshot {
     pub finished_at: Timestamp,
     /// The limits that the rules went by.
     pub policy: Policy,
+    /// The last unscoped snapshot before this one; `None` for the first one, and in a scoped run.
+    pub previous: Option<PreviousSnapshot>,
     /// Whether the run saw everything.
     pub status: RunStatus,
     /// The ledger: every target, sorted by account, then Region.
@@ -418,6 +651,28 @@ pub struct Snapshot {
     pub findings: Vec<Finding>,
     /// The findings that are counted but not listed.
     pub findings_omitted: u64,
+    /// What is different from `previous`; `None` where there is none.
+    pub changes: Option<Changes>,
+}
+
+/// The snapshot that another one follows, so that the archive is a chain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PreviousSnapshot {
+    /// Its run.
+    pub run_id: RunId,
+    /// Its key in the archive's bucket.
+    pub key: String,
+    /// The SHA-256 of its bytes, in hex.
+    pub sha256: String,
+}
+
+/// What a snapshot is compared with: the one before it, and the targets that it had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Baseline {
+    /// The snapshot before.
+    pub previous: PreviousSnapshot,
+    /// Its targets.
+    pub targets: BTreeSet<Target>,
 }
 
 /// What a run knows of itself from its first moment on.
@@ -437,12 +692,32 @@ pub struct RunFacts {
 
 impl Snapshot {
     /// Tells of a run that is done.
-    pub fn new(facts: RunFacts, finished_at: Timestamp, tally: Tally) -> Self {
+    pub fn new(
+        facts: RunFacts,
+        finished_at: Timestamp,
+        tally: Tally,
+        baseline: Option<Baseline>,
+    ) -> Self {
         let Tally {
             mut targets,
             counts,
             findings,
+            changes,
         } = tally;
+        let (previous, changes) = match baseline {
+            None => (None, None),
+            Some(Baseline {
+                previous,
+                targets: before,
+            }) => {
+                let now: BTreeSet<Target> = targets.iter().map(LedgerLine::target).collect();
+                let names = |targets: &BTreeSet<Target>, others: &BTreeSet<Target>| {
+                    targets.difference(others).map(Target::to_string).collect()
+                };
+                let changes = changes.into_changes(names(&now, &before), names(&before, &now));
+                (Some(previous), Some(changes))
+            }
+        };
         targets.sort_by(|a, b| (&a.account_id, &a.region).cmp(&(&b.account_id, &b.region)));
         let findings = findings.into_sorted_vec();
         let RunFacts {
@@ -464,11 +739,13 @@ impl Snapshot {
             started_at,
             finished_at,
             policy,
+            previous,
             status: counts.run_status(),
             targets,
             counts,
             findings_omitted: counts.findings.total - findings.len() as u64,
             findings,
+            changes,
         }
     }
 

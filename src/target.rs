@@ -3,12 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The 12-digit ID of an AWS account.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String")]
-pub struct AccountId(String);
+pub struct AccountId(#[schemars(regex(pattern = r"^[0-9]{12}$"))] String);
 
 /// A text that is not an account ID.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +59,11 @@ impl fmt::Display for AccountId {
 ///
 /// Any name of the right shape is taken, since AWS opens new Regions; the shape alone (lower-case
 /// letters, digits and hyphens) keeps it harmless in a host name and in an S3 key.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String")]
-pub struct Region(String);
+pub struct Region(#[schemars(regex(pattern = r"^[a-z]+(-[a-z]+)+-[0-9]+$"))] String);
 
 /// A text that is not the name of a Region.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, UtcOffset};
@@ -12,8 +13,11 @@ use time::{Date, OffsetDateTime, UtcOffset};
 /// Written with three digits of milliseconds, or nine of nanoseconds where the moment has them, and
 /// with none where it falls on a whole second: `2026-11-22T06:00:00Z`, `2026-10-25T13:27:12.322Z`.
 /// The year is between 0 and 9999.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct Timestamp(OffsetDateTime);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, JsonSchema)]
+pub struct Timestamp(
+    #[schemars(with = "String", extend("format" = "date-time"), regex(pattern = r"Z$"))]
+    OffsetDateTime,
+);
 
 impl Timestamp {
     /// Takes seconds and nanoseconds since the Unix epoch; `None` outside the years 0 to 9999.

@@ -21,7 +21,7 @@ from botocore.config import Config
 from function import ACCOUNT, Function, LocalAws, scheduled_event
 from moto.server import ThreadedMotoServer
 
-BUCKET, PREFIX = "archive", "image-usage/v1/"
+PREFIX = "image-usage/v1/"
 REGIONS = ["ap-southeast-2", "eu-west-1", "us-east-1"]
 IMAGE = "ami-0abcdef1234567890"
 
@@ -55,12 +55,16 @@ class Bench:
         direct = Config(proxies={}, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
         self.s3 = boto3.client("s3", region_name="us-east-1", endpoint_url=self.s3_endpoint, config=direct, **keys)
         self.ec2 = boto3.client("ec2", region_name="eu-west-1", endpoint_url=self.aws.endpoint, config=direct, **keys)
-        self.s3.create_bucket(Bucket=BUCKET)
+        self.use_bucket("archive")
         self.set_versions("Enabled")
         self.runs = 0
 
+    def use_bucket(self, name, **options):
+        self.bucket = name
+        self.s3.create_bucket(Bucket=name, **options)
+
     def set_versions(self, status):
-        self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": status})
+        self.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": status})
 
     def function(self):
         return Function(
@@ -68,7 +72,7 @@ class Bench:
             self.log,
             AWS_ENDPOINT_URL=self.aws.endpoint,
             AWS_ENDPOINT_URL_S3=self.s3_endpoint,
-            AUDITOR_ARCHIVE_BUCKET=BUCKET,
+            AUDITOR_ARCHIVE_BUCKET=self.bucket,
             AUDITOR_REGIONS=",".join(REGIONS),
             AUDITOR_PAGE_SIZE="25",
         )
@@ -82,14 +86,14 @@ class Bench:
 
     def read(self, key, version):
         named = {"VersionId": version} if version else {}
-        return self.s3.get_object(Bucket=BUCKET, Key=key, **named)["Body"].read()
+        return self.s3.get_object(Bucket=self.bucket, Key=key, **named)["Body"].read()
 
     def versions(self, key):
-        listed = self.s3.list_object_versions(Bucket=BUCKET, Prefix=key)
+        listed = self.s3.list_object_versions(Bucket=self.bucket, Prefix=key)
         return [entry["VersionId"] for entry in listed.get("Versions", [])]
 
     def data_keys(self, run_id):
-        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=PREFIX + "reports/")
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=PREFIX + "reports/")
         return [entry["Key"] for entry in listed.get("Contents", []) if run_id in entry["Key"]]
 
     def check_run(self, what, summary):
@@ -106,7 +110,7 @@ class Bench:
             content = self.read(archived["key"], archived["version_id"])
             found = (hashlib.sha256(content).hexdigest(), len(content), len(gzip.decompress(content).splitlines()))
             check(f"{what}: {target['region']}", found, (archived["sha256"], archived["bytes"], archived["lines"]))
-        latest = self.s3.get_object(Bucket=BUCKET, Key=PREFIX + "latest.json")["Body"].read()
+        latest = self.s3.get_object(Bucket=self.bucket, Key=PREFIX + "latest.json")["Body"].read()
         check(f"{what}: the latest", latest, document)
         return snapshot
 
@@ -191,12 +195,23 @@ def check_suspended(bench):
     bench.check_run("versions suspended", first)
     event = bench.event()
     keys = bench.die_before_snapshot(event)
-    before = {key: bench.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    before = {key: bench.s3.get_object(Bucket=bench.bucket, Key=key)["Body"].read() for key in keys}
     bench.change_facts()
     bench.check_run("versions suspended, after a death", run(bench, event))
-    after = {key: bench.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    after = {key: bench.s3.get_object(Bucket=bench.bucket, Key=key)["Body"].read() for key in keys}
     check("versions suspended: what one try wrote stays", after, before)
     bench.set_versions("Enabled")
+
+
+def check_locked(bench):
+    """Each new version is locked, as with the template's `ObjectLockDays`; the latest gets versions all the same."""
+    bench.use_bucket("locked", ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 30}}
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    bench.s3.put_object_lock_configuration(Bucket=bench.bucket, ObjectLockConfiguration=lock)
+    for _ in range(2):
+        check_one_try(bench)
+    check("versions of the latest", len(bench.versions(PREFIX + "latest.json")), 2)
 
 
 def main():
@@ -210,6 +225,7 @@ def main():
             check_death(bench, changes=True)
             check_two_at_once(bench)
             check_suspended(bench)
+            check_locked(bench)
         finally:
             bench.aws.kill()
             bench.moto.stop()

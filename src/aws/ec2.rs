@@ -3,20 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{ImageUsageReport, ImageUsageResourceType};
+use aws_sdk_ec2::types::{ImageUsageReport, ImageUsageReportEntry, ImageUsageResourceType};
 use aws_smithy_types::DateTime;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
 use super::whole_document::WholeDocument;
 use super::{AccountAccess, CallFailure, FailureKind, retry_partition, sdk_region};
-use crate::report::{ReportState, ResourceType, ResourceTypeOption, Tags, UsageReport};
+use crate::report::{ReportState, ResourceType, ResourceTypeOption, Tags, UsageEntry, UsageReport};
 use crate::snapshot::Filter;
 use crate::target::Region;
 use crate::timestamp::Timestamp;
 
+/// EC2 takes at most so many IDs in one call.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeImageUsageReports.html>
+pub const MAX_IDS_PER_CALL: usize = 200;
+
 /// What one listing asks EC2 for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct ReportQuery {
     /// Only reports of these AMIs, at most 200; empty for all.
     pub image_ids: Vec<String>,
@@ -30,9 +35,9 @@ pub struct ReportQuery {
 
 /// One page of a listing.
 #[derive(Debug)]
-pub struct ListedPage {
-    /// The reports, in EC2's order; a page may have none and still not be the last.
-    pub reports: Vec<UsageReport>,
+pub struct ListedPage<T> {
+    /// What is listed, in EC2's order; a page may have nothing and still not be the last.
+    pub rows: Vec<T>,
     /// Where the next page starts; `None` after the last one.
     pub next_token: Option<String>,
 }
@@ -59,21 +64,43 @@ impl UsageReports {
         &self,
         query: &ReportQuery,
         token: Option<&str>,
-    ) -> Result<ListedPage, CallFailure> {
+    ) -> Result<ListedPage<UsageReport>, CallFailure> {
         let answer = self
             .request(query)
             .set_next_token(token.map(str::to_owned))
             .send()
             .await?;
-        let reports = match answer.image_usage_reports {
-            Some(reports) => reports.into_iter().map(report).collect::<Result<_, _>>()?,
-            None => Vec::new(),
-        };
-        // An empty token is EC2's other way to say that there is no next page.
-        let next_token = answer.next_token.filter(|token| !token.is_empty());
+        let reports = answer.image_usage_reports.into_iter().flatten();
         Ok(ListedPage {
-            reports,
-            next_token,
+            rows: reports.map(report).collect::<Result<_, _>>()?,
+            next_token: next_token(answer.next_token),
+        })
+    }
+
+    /// Reads one page of the entries of some reports, at most 200.
+    ///
+    /// Reports are asked for by their IDs, for EC2 merges the entries of all reports of an AMI.
+    ///
+    /// # Errors
+    /// Fails as EC2 does, after the SDK's retries, and when the answer isn't a whole document.
+    pub async fn entries(
+        &self,
+        report_ids: &[String],
+        max_results: Option<u32>,
+        token: Option<&str>,
+    ) -> Result<ListedPage<UsageEntry>, CallFailure> {
+        let answer = self
+            .client
+            .describe_image_usage_report_entries()
+            .set_report_ids(Some(report_ids.to_vec()))
+            .set_max_results(max_results.map(whole_number))
+            .set_next_token(token.map(str::to_owned))
+            .send()
+            .await?;
+        let entries = answer.image_usage_report_entries.into_iter().flatten();
+        Ok(ListedPage {
+            rows: entries.map(entry).collect::<Result<_, _>>()?,
+            next_token: next_token(answer.next_token),
         })
     }
 
@@ -113,13 +140,18 @@ impl UsageReports {
             .set_image_ids(list(&query.image_ids))
             .set_report_ids(list(&query.report_ids))
             .set_filters((!query.filters.is_empty()).then(|| filters.collect()))
-            // Requests are refused before they get here when the number doesn't fit.
-            .set_max_results(
-                query
-                    .max_results
-                    .map(|number| i32::try_from(number).unwrap_or(i32::MAX)),
-            )
+            .set_max_results(query.max_results.map(whole_number))
     }
+}
+
+/// Requests are refused before they get here when the number doesn't fit.
+fn whole_number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// An empty token is EC2's other way to say that there is no next page.
+fn next_token(token: Option<String>) -> Option<String> {
+    token.filter(|token| !token.is_empty())
 }
 
 fn client(access: &AccountAccess, region: &Region) -> Client {
@@ -151,6 +183,17 @@ fn report(report: ImageUsageReport) -> Result<UsageReport, CallFailure> {
                 .map(|tag| (tag.key.unwrap_or_else(String::new), tag.value))
                 .collect()
         }),
+    })
+}
+
+fn entry(entry: ImageUsageReportEntry) -> Result<UsageEntry, CallFailure> {
+    Ok(UsageEntry {
+        report_id: entry.report_id,
+        image_id: entry.image_id,
+        report_creation_time: entry.report_creation_time.map(timestamp).transpose()?,
+        consumer_account_id: entry.account_id,
+        resource_type: entry.resource_type,
+        usage_count: entry.usage_count,
     })
 }
 

@@ -171,7 +171,9 @@ fn kind_of(code: &str, message: &str, status: Option<u16>) -> FailureKind {
         }
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
-        "NoSuchKey" | "NoSuchUpload" => FailureKind::NotFound,
+        "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion" => FailureKind::NotFound,
+        // EC2's codes name the thing: `InvalidImageUsageReportId.NotFound`.
+        _ if code.ends_with(".NotFound") => FailureKind::NotFound,
         "RequestExpired" | "ExpiredToken" | "ExpiredTokenException" => {
             FailureKind::CredentialsExpired
         }

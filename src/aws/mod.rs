@@ -20,10 +20,11 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 
 pub use accounts::{AccountAccess, Caller};
-pub use ec2::{EnabledRegions, ListedPage, ReportQuery, UsageReports};
+pub use ec2::{EnabledRegions, ListedPage, MAX_IDS_PER_CALL, ReportQuery, UsageReports};
 pub use failure::{CallFailure, FailureKind};
 pub use s3::{
-    Bucket, Condition, NewObject, Sha256Digest, Stored, StoredFacts, Upload, UploadedPart,
+    Bucket, Condition, NewObject, ReadAttempts, Sha256Digest, Stored, StoredFacts, Upload,
+    UploadedPart,
 };
 
 use crate::target::Region;

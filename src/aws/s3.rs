@@ -1,6 +1,6 @@
 //! The archive's bucket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
+use super::whole_document::WholeDocument;
 use super::{CALL_TIMEOUT, CallFailure, FailureKind, retry_partition};
 
 /// A bucket, and the calls that the archive needs of it.
@@ -91,6 +92,26 @@ pub struct Upload {
 #[derive(Clone, Debug)]
 pub struct UploadedPart(CompletedPart);
 
+/// The patience with bodies that break off: the SDK's own retries end where a body starts.
+#[derive(Default, Debug)]
+pub struct ReadAttempts(u32);
+
+impl ReadAttempts {
+    const MOST: u32 = 4;
+
+    /// Lets the object be read once more.
+    ///
+    /// # Errors
+    /// Gives the failure back where that would not help, or was done often enough.
+    pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
+        self.0 += 1;
+        if failure.kind != FailureKind::Passing || self.0 == Self::MOST {
+            return Err(failure);
+        }
+        Ok(())
+    }
+}
+
 /// The SHA-256 of some bytes.
 pub type Sha256Digest = [u8; 32];
 
@@ -115,14 +136,15 @@ impl Bucket {
         &self.name
     }
 
-    /// Reads an object chunk by chunk, and returns the metadata that it was written with; `None` when
-    /// there is no object.
+    /// Reads an object chunk by chunk, in the given version or the latest one, and returns the metadata
+    /// that it was written with; `None` when there is no object.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
     pub async fn read(
         &self,
         key: &str,
+        version_id: Option<&str>,
         mut each_chunk: impl FnMut(&[u8]),
     ) -> Result<Option<StoredFacts>, CallFailure> {
         let answer = self
@@ -130,6 +152,7 @@ impl Bucket {
             .get_object()
             .bucket(&self.name)
             .key(key)
+            .set_version_id(version_id.map(str::to_owned))
             .send()
             .await;
         let mut answer = match answer.map_err(CallFailure::from) {
@@ -162,14 +185,70 @@ impl Bucket {
     /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
-        let mut bytes = Vec::new();
-        let facts = self
-            .read(key, |chunk| bytes.extend_from_slice(chunk))
-            .await?;
-        Ok(facts.map(|facts| Stored {
-            bytes: bytes.into(),
-            facts,
-        }))
+        let mut attempts = ReadAttempts::default();
+        loop {
+            let mut bytes = Vec::new();
+            let read = self.read(key, None, |chunk| bytes.extend_from_slice(chunk));
+            match read.await {
+                Ok(facts) => {
+                    return Ok(facts.map(|facts| Stored {
+                        bytes: bytes.into(),
+                        facts,
+                    }));
+                }
+                Err(failure) => attempts.again_after(failure)?,
+            }
+        }
+    }
+
+    /// Lists every key that starts with the prefix, with the object's size in bytes.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries, and when the listing has no end.
+    pub async fn list(&self, prefix: &str) -> Result<BTreeMap<String, u64>, CallFailure> {
+        let mut listed = BTreeMap::new();
+        let mut tokens = HashSet::new();
+        let mut token = None;
+        loop {
+            let answer = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.name)
+                .prefix(prefix)
+                .set_continuation_token(token)
+                .customize()
+                .interceptor(WholeDocument)
+                .send()
+                .await?;
+            for object in answer.contents.unwrap_or_default() {
+                let bytes = object.size.and_then(|size| u64::try_from(size).ok());
+                let (Some(key), Some(bytes)) = (object.key, bytes) else {
+                    return Err(malformed(
+                        "S3 listed an object without key or size".to_owned(),
+                    ));
+                };
+                if !key.starts_with(prefix) {
+                    return Err(malformed(format!(
+                        "S3 listed {key}, which nobody asked for"
+                    )));
+                }
+                listed.insert(key, bytes);
+            }
+            token = match (answer.is_truncated, answer.next_continuation_token) {
+                (Some(true), None) => {
+                    return Err(malformed(
+                        "S3 broke a listing off without a token".to_owned(),
+                    ));
+                }
+                (Some(true), Some(next)) => Some(next),
+                (Some(false) | None, _) => return Ok(listed),
+            };
+            if !tokens.insert(token.clone()) {
+                return Err(malformed(
+                    "S3 gave a page token for the second time: the listing has no end".to_owned(),
+                ));
+            }
+        }
     }
 
     /// Writes an object in one call, and returns its version. S3 checks the digest.
@@ -191,6 +270,8 @@ impl Bucket {
             .bucket(&self.name)
             .key(object.key)
             .content_type(object.content_type)
+            // Named too: S3 takes nothing into a bucket with Object Lock without it.
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
             .set_metadata((!object.metadata.is_empty()).then(|| metadata.collect()))
             .set_if_none_match(condition.if_none_match())
@@ -243,6 +324,7 @@ impl Bucket {
             .key(&upload.key)
             .upload_id(&upload.upload_id)
             .part_number(number)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(&digest)
             .body(ByteStream::from(bytes))
             .send()

@@ -91,7 +91,7 @@ async fn a_bucket_that_takes_no_object_fails_the_run_and_not_the_reading() {
     let denied = Fault::new(FaultKind::Denied).on("PutObject");
     let (kind, texts) = failure(scheduled_event(), Some(denied)).await;
     assert_eq!(kind, "ArchiveFailed");
-    let expected = "failed to write s3://archive/image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/\
+    let expected = "failed to write s3://archive/image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/\
                     region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz";
     assert_eq!(texts[1], expected);
 }

@@ -1,8 +1,9 @@
 //! What the tests share: a local AWS, an auditor that talks to it, and a reader of the archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ use local_aws::{Clock, LocalAws, Report, ResourceTypeOption, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
+
+use crate::schemas;
 
 pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const BUCKET: &str = "archive";
@@ -36,10 +39,17 @@ pub(crate) fn world(regions: &[&str]) -> World {
         .build()
 }
 
+/// A local AWS with an empty archive; in the end every document there has to be as its schema says.
 pub(crate) async fn local_aws(world: &World) -> LocalAws {
-    let aws = LocalAws::start(world.clone()).await.unwrap();
+    let mut aws = LocalAws::start(world.clone()).await.unwrap();
     aws.create_bucket(BUCKET).unwrap();
+    aws.look_in_the_end(|root| schemas::check_folder(&root.join(BUCKET)));
     aws
+}
+
+/// Says that a test harms the archive, so that its documents needn't be as their schemas say.
+pub(crate) fn will_be_harmed(aws: &mut LocalAws) {
+    aws.look_in_the_end(|_| {});
 }
 
 /// A healthy report with this ID.
@@ -56,6 +66,21 @@ pub(crate) fn report(id: &str) -> Report {
 
 pub(crate) fn healthy_reports(count: usize) -> impl Iterator<Item = Report> {
     (0..count).map(|number| report(&format!("amiur-{number:017x}")))
+}
+
+/// Puts an object in the place of another, as whoever may write to the bucket can.
+pub(crate) fn overwrite(aws: &LocalAws, key: &str, bytes: &[u8]) {
+    let address = aws.endpoint().replace("http://", "");
+    let mut connection = TcpStream::connect(&address).unwrap();
+    let head = format!(
+        "PUT /{BUCKET}/{key} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        bytes.len()
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(bytes).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 pub(crate) async fn auditor(aws: &LocalAws, variables: &[(&str, &str)]) -> Auditor {
@@ -94,6 +119,30 @@ pub(crate) fn scheduled_event() -> Value {
     })
 }
 
+/// A scheduled event of another day than [`scheduled_event`]'s; each moment has an event of its own.
+pub(crate) fn event_at(time: OffsetDateTime) -> Value {
+    let time = local_aws::timestamp(time);
+    let mut event = scheduled_event();
+    event["id"] = json!(format!("the event of {time}"));
+    event["time"] = json!(time);
+    event
+}
+
+pub(crate) fn invocation_at(time: OffsetDateTime) -> Invocation {
+    Invocation {
+        started_at: local_aws::timestamp(time).parse().unwrap(),
+        ..invocation()
+    }
+}
+
+/// The scheduled audit of the moment that a world's clock shows.
+pub(crate) async fn run_at(auditor: &Auditor, time: OffsetDateTime) -> Result<Summary, RunError> {
+    match auditor.handle(event_at(time), invocation_at(time)).await? {
+        Answer::Summary(summary) => Ok(*summary),
+        Answer::Preflight(_) => panic!("a run was asked for"),
+    }
+}
+
 pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, RunError> {
     match auditor.handle(payload, invocation()).await? {
         Answer::Summary(summary) => Ok(*summary),
@@ -117,6 +166,13 @@ impl Archive {
     pub(crate) fn of(aws: &LocalAws) -> Self {
         Self {
             root: aws.archive_root().join(BUCKET),
+        }
+    }
+
+    /// The archive that lies in a folder.
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self {
+            root: folder.to_owned(),
         }
     }
 
@@ -186,10 +242,12 @@ impl Archive {
         let mut compared = 0;
         let mut reports: BTreeMap<&str, u64> = BTreeMap::new();
         let mut findings: BTreeMap<String, u64> = BTreeMap::new();
+        let mut entries: BTreeMap<&str, u64> = BTreeMap::new();
         for target in snapshot["targets"].as_array().unwrap() {
             let (account, region) = (text(&target["account_id"]), text(&target["region"]));
             let object = &target["object"];
             if object.is_null() {
+                assert_eq!(target["entries_object"], Value::Null, "{target}");
                 assert_eq!(target["reports"], 0, "{target}");
                 assert!(
                     ["failed", "skipped"].contains(&text(&target["status"])),
@@ -211,7 +269,9 @@ impl Archive {
                 .map(|report| expected_line(account, region, report));
             let archived = lines.iter().map(|line| {
                 let mut line = line.clone();
-                line.as_object_mut().unwrap().remove("findings").unwrap();
+                for name in ["findings", "entries"] {
+                    line.as_object_mut().unwrap().remove(name).unwrap();
+                }
                 line
             });
             let bare = expected_line(account, region, &Report::default());
@@ -240,6 +300,7 @@ impl Archive {
                 status => panic!("{region} is {status} and has an object"),
             }
             compared += lines.len();
+            self.check_entries(snapshot, target, &lines, world, &mut entries);
             for line in &lines {
                 assert_eq!(
                     (&line["account_id"], &line["region"]),
@@ -267,6 +328,10 @@ impl Archive {
                 "{state}"
             );
         }
+        for (status, count) in snapshot["counts"]["entries"].as_object().unwrap() {
+            let counted = entries.get(status.as_str()).copied().unwrap_or(0);
+            assert_eq!(*count, counted, "{status}");
+        }
         for (kind, count) in snapshot["counts"]["findings"].as_object().unwrap() {
             assert_eq!(*count, findings.get(kind).copied().unwrap_or(0), "{kind}");
         }
@@ -279,15 +344,147 @@ impl Archive {
     }
 }
 
-/// The line that a report has to become, without its findings.
-fn expected_line(account: &str, region: &str, report: &Report) -> Value {
-    // EC2 tells times in milliseconds.
-    let time = |time: Option<OffsetDateTime>| {
-        time.map(|time| {
-            let time: Timestamp = local_aws::timestamp(time).parse().unwrap();
-            time.to_string()
+/// The status that is counted under a name, for the maps of [`Archive::check_entries`].
+const ENTRIES_STATUSES: [&str; 4] = ["archived", "pending", "not_available", "failed"];
+
+impl Archive {
+    /// Checks what the lines of a target say of their entries: what is archived is there, whole, in one
+    /// piece, and as EC2 held it; what isn't is for a reason that the report's state bears out.
+    fn check_entries(
+        &self,
+        snapshot: &Value,
+        target: &Value,
+        lines: &[Value],
+        world: &World,
+        counts: &mut BTreeMap<&'static str, u64>,
+    ) {
+        let (account, region) = (text(&target["account_id"]), text(&target["region"]));
+        let object = &target["entries_object"];
+        if let Some(key) = object["key"].as_str() {
+            let bytes = self.bytes(key);
+            assert_eq!(object["sha256"], hex(&Sha256::digest(&bytes)), "{key}");
+            assert_eq!(object["bytes"], bytes.len(), "{key}");
+            assert_eq!(object["lines"], self.lines(key).len(), "{key}");
+            assert_ne!(object["lines"], 0, "{key}");
+        }
+        let mut held: BTreeMap<String, Vec<Report>> = BTreeMap::new();
+        for report in world.reports(account, region) {
+            if let Some(id) = report.report_id.clone() {
+                held.entry(id).or_default().push(report);
+            }
+        }
+        let mut groups: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
+        for line in lines {
+            let entries = &line["entries"];
+            let status = text(&entries["status"]);
+            let status = ENTRIES_STATUSES.into_iter().find(|known| *known == status);
+            let status = status.unwrap_or_else(|| panic!("{entries}"));
+            *counts.entry(status).or_default() += 1;
+            let state = line["state"].as_str();
+            match (state, status) {
+                (Some("available"), "archived" | "failed") => {}
+                (Some("available"), "pending") => assert!(entries["code"].is_string(), "{line}"),
+                (Some("pending"), "pending") => assert_eq!(entries["code"], Value::Null, "{line}"),
+                (Some("available" | "pending"), _) => panic!("{line}"),
+                _ => assert_eq!(status, "not_available", "{line}"),
+            }
+            let kinds = line["findings"].as_array().unwrap();
+            let is_going = kinds.contains(&json!("expiring")) || kinds.contains(&json!("expired"));
+            let is_unarchived = state == Some("available")
+                && is_going
+                && status != "archived"
+                && entries["code"] != "EntriesNotWanted";
+            assert_eq!(
+                kinds.contains(&json!("unarchived")),
+                is_unarchived,
+                "{line}"
+            );
+            if status != "archived" {
+                continue;
+            }
+            let key = text(&entries["key"]);
+            let run_id = text(&entries["run_id"]);
+            assert!(key.ends_with(&format!("/{run_id}.jsonl.gz")), "{line}");
+            if entries["run_id"] == snapshot["run_id"] {
+                *counts.entry("fetched").or_default() += 1;
+                assert_eq!(object["key"], key, "{line}");
+            }
+            let groups = groups
+                .entry(key.to_owned())
+                .or_insert_with(|| self.entry_groups(key));
+            let id = text(&line["report_id"]);
+            let group = groups
+                .get(id)
+                .unwrap_or_else(|| panic!("{key} has nothing of {id}"));
+            if let Some([report]) = held.get(id).map(Vec::as_slice) {
+                let expected = expected_entries(account, region, report);
+                let count = match report.entries.is_empty() {
+                    true => 0,
+                    false => expected.len(),
+                };
+                assert_eq!(entries["count"], count, "{id}");
+                let group: BTreeSet<String> = group.iter().map(Value::to_string).collect();
+                let expected: BTreeSet<String> = expected.iter().map(Value::to_string).collect();
+                assert_eq!(group, expected, "{id} in {key}");
+            }
+        }
+    }
+
+    /// The lines of an entries object by report; each report's are in one piece, and each is there once.
+    pub(crate) fn entry_groups(&self, key: &str) -> BTreeMap<String, Vec<Value>> {
+        let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for group in self
+            .lines(key)
+            .chunk_by(|a, b| a["report_id"] == b["report_id"])
+        {
+            let id = text(&group[0]["report_id"]).to_owned();
+            let lines: BTreeSet<String> = group.iter().map(Value::to_string).collect();
+            assert_eq!(lines.len(), group.len(), "{id} has a line twice in {key}");
+            let before = groups.insert(id.clone(), group.to_vec());
+            assert!(before.is_none(), "{id} is in two pieces in {key}");
+        }
+        groups
+    }
+}
+
+/// The lines that a report's entries have to become, each once.
+pub(crate) fn expected_entries(account: &str, region: &str, report: &Report) -> Vec<Value> {
+    let line = |consumer: Value, resource_type: Value, usage_count: Value| {
+        json!({
+            "account_id": account, "region": region, "report_id": report.report_id,
+            "image_id": report.image_id, "report_creation_time": written_time(report.creation_time),
+            "consumer_account_id": consumer, "resource_type": resource_type, "usage_count": usage_count,
         })
     };
+    if report.entries.is_empty() {
+        return vec![line(Value::Null, Value::Null, json!(0))];
+    }
+    let entries = report.entries.iter().map(|entry| {
+        line(
+            json!(entry.account_id),
+            json!(entry.resource_type),
+            json!(entry.usage_count),
+        )
+    });
+    let mut once: Vec<Value> = Vec::new();
+    for entry in entries {
+        if !once.contains(&entry) {
+            once.push(entry);
+        }
+    }
+    once
+}
+
+/// A time as the archive tells it; EC2 tells times in milliseconds.
+fn written_time(time: Option<OffsetDateTime>) -> Option<String> {
+    time.map(|time| {
+        let time: Timestamp = local_aws::timestamp(time).parse().unwrap();
+        time.to_string()
+    })
+}
+
+/// The line that a report has to become, without its findings and where its entries are.
+fn expected_line(account: &str, region: &str, report: &Report) -> Value {
     let resource_types: Vec<Value> = report
         .resource_types
         .iter()
@@ -310,7 +507,7 @@ fn expected_line(account: &str, region: &str, report: &Report) -> Value {
     json!({
         "account_id": account, "region": region, "report_id": report.report_id, "image_id": report.image_id,
         "state": report.state, "state_reason": report.state_reason,
-        "creation_time": time(report.creation_time), "expiration_time": time(report.expiration_time),
+        "creation_time": written_time(report.creation_time), "expiration_time": written_time(report.expiration_time),
         "resource_types": resource_types, "requested_account_ids": report.account_ids, "tags": tags,
     })
 }

@@ -280,6 +280,8 @@ async fn the_metrics_line_has_every_metric_and_keeps_scoped_runs_apart() {
         "ReportsExpired",
         "ReportsFailed",
         "ReportsStuck",
+        "ReportsUnarchived",
+        "EntriesFetched",
         "TargetsComplete",
         "TargetsIncomplete",
         "TargetsFailed",

@@ -28,6 +28,7 @@ async fn auditor_of_both(aws: &LocalAws) -> Auditor {
     let variables = [
         ("AUDITOR_REGIONS", "eu-west-1,us-east-1"),
         ("AUDITOR_PAGE_SIZE", "10"),
+        ("AUDITOR_ARCHIVE_ENTRIES", "false"),
     ];
     auditor(aws, &variables).await
 }

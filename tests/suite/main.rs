@@ -6,7 +6,9 @@
 )]
 
 mod accounts;
+mod allocations;
 mod bad_input;
+mod entries;
 mod faults;
 mod harness;
 mod hostile;
@@ -14,4 +16,5 @@ mod lambda;
 mod layers;
 mod matrix;
 mod runs;
+mod schemas;
 mod tries;

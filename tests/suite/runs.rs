@@ -19,6 +19,7 @@ use crate::harness::{
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
+const ENTRIES: &str = "DescribeImageUsageReportEntries";
 
 #[tokio::test]
 async fn a_scheduled_event_ends_in_a_snapshot_with_every_finding() {
@@ -81,7 +82,7 @@ async fn a_report_is_archived_member_for_member() {
             {"resource_type": "ec2:LaunchTemplate", "options": [{"name": "version-depth", "values": ["100"]}]}
         ],
         "requested_account_ids": ["222233334444"], "tags": {"Owner": "TeamA", "Ärger": "\u{1f600}"},
-        "findings": ["failed", "expiring"]
+        "findings": ["failed", "expiring"], "entries": {"status": "not_available"}
     });
     assert_eq!(archive.lines(key), [expected]);
     let finding = &snapshot["findings"][1];
@@ -107,7 +108,8 @@ async fn a_report_of_which_ec2_tells_nothing_is_archived_with_nulls() {
     let expected = json!({
         "account_id": ACCOUNT, "region": "us-east-1", "report_id": null, "image_id": null, "state": null,
         "state_reason": null, "creation_time": null, "expiration_time": null, "resource_types": [],
-        "requested_account_ids": [], "tags": {}, "findings": ["unrecognised_state", "undated"]
+        "requested_account_ids": [], "tags": {}, "findings": ["unrecognised_state", "undated"],
+        "entries": {"status": "not_available"}
     });
     assert_eq!(
         archive.lines(text(&target(&snapshot, "us-east-1")["object"]["key"])),
@@ -139,7 +141,9 @@ async fn twenty_five_thousand_reports_of_one_region_are_each_archived_once() {
     assert_eq!(snapshot["status"], "complete");
     assert_eq!(target(&snapshot, "us-east-1")["reports"], 25_000);
     assert_eq!(target(&snapshot, "us-east-1")["pages"], 25);
-    assert_eq!(count_calls(&aws, LISTING), 25);
+    // None of them has entries, so that EC2 is asked for each once more, 200 at a time.
+    assert_eq!(count_calls(&aws, ENTRIES), 125);
+    assert_eq!(count_calls(&aws, LISTING), 25 + 125);
 }
 
 #[tokio::test]
@@ -410,9 +414,9 @@ async fn more_than_two_hundred_ids_are_split_and_each_report_is_archived_once() 
         .filter_map(|report| report.report_id)
         .collect();
     ids.push(ids[0].clone());
-    let summary = run(&auditor(&aws, &[]).await, json!({"report_ids": ids}))
-        .await
-        .unwrap();
+    let without_entries = [("AUDITOR_ARCHIVE_ENTRIES", "false")];
+    let auditor = auditor(&aws, &without_entries).await;
+    let summary = run(&auditor, json!({"report_ids": ids})).await.unwrap();
     let archive = Archive::of(&aws);
     archive.check(&archive.snapshot(&summary), &world);
     assert_eq!(count_calls(&aws, LISTING), 3);
@@ -581,6 +585,8 @@ async fn other_accounts_are_audited_with_their_own_role() {
     let role = local_aws::RoleOptions {
         name: "auditor".to_owned(),
         external_id: Some("shared-secret".to_owned()),
+        // The local AWS's clock stands, and the SDK's goes on.
+        lifetime: Some(Duration::days(36_500)),
         ..local_aws::RoleOptions::default()
     };
     world.role(member, role);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use image_usage_auditor::aws::{Aws, CallFailure, ReportQuery, UsageReports};
 use image_usage_auditor::findings::{Finding, Policy, judge};
 use image_usage_auditor::report::UsageReport;
-use image_usage_auditor::snapshot::{ReportLine, TargetError};
+use image_usage_auditor::snapshot::{EntriesStatus, ReportLine, ReportMembers, TargetError};
 use image_usage_auditor::target::Target;
 use serde_json::{Value, json};
 
@@ -64,15 +64,10 @@ impl ReplayedEc2 {
         let token = self.asked.fetch_add(1, Ordering::Relaxed).to_string();
         let answer = (status, body.to_owned());
         self.answers.lock().unwrap().insert(token.clone(), answer);
-        let query = ReportQuery {
-            image_ids: Vec::new(),
-            report_ids: Vec::new(),
-            filters: Vec::new(),
-            max_results: None,
-        };
+        let query = ReportQuery::default();
         let page = self.reports.page(&query, Some(&token)).await?;
         assert_ne!(page.next_token.as_deref(), Some(""));
-        Ok(page.reports)
+        Ok(page.rows)
     }
 
     /// Checks that some bytes, taken as a page and as an error, give lines that hold what was read, or
@@ -142,7 +137,19 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     };
     let now = "2026-11-22T06:00:05.250Z".parse().unwrap();
     let findings = judge(report, policy, now);
-    let line = one_line(&ReportLine::new(target, report, &findings));
+    let entries = EntriesStatus::Failed {
+        code: "ReportDeleted".to_owned(),
+    };
+    let whole = ReportLine::new(target, report, findings, &entries);
+    let line = one_line(&whole);
+    // The run writes a line in two steps.
+    let members = serde_json::to_vec(&ReportMembers::new(target, report)).unwrap();
+    let mut written = Vec::new();
+    ReportLine::write(&mut written, &members, findings, &entries).unwrap();
+    assert_eq!(
+        written.strip_suffix(b"\n").unwrap(),
+        serde_json::to_vec(&whole).unwrap()
+    );
     let time = |time: &Value| -> Option<image_usage_auditor::timestamp::Timestamp> {
         Some(time.as_str()?.parse().unwrap())
     };
@@ -159,8 +166,8 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     );
     assert_eq!(line["tags"], json!(report.tags));
     assert_eq!(line["findings"], json!(findings));
-    for kind in findings {
-        let finding = one_line(&Finding::new(kind, target, report, policy, now));
+    for kind in findings.iter() {
+        let finding = one_line(&Finding::new(kind, target, report, &entries, policy, now));
         assert_eq!(finding["state_reason"], line["state_reason"]);
         assert_eq!(finding["tags"], line["tags"]);
         assert!(!finding["message"].as_str().unwrap().is_empty());

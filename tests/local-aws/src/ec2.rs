@@ -95,6 +95,13 @@ struct Row<'a> {
     entry: Option<&'a Entry>,
 }
 
+impl Row<'_> {
+    fn passes(&self, filter: &Filter) -> bool {
+        self.entry
+            .is_some_and(|entry| entry_passes(self.report, entry, filter))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rows {
     Reports,
@@ -144,6 +151,7 @@ impl Ec2<'_> {
             account: &self.caller.account,
             region: &self.caller.region,
             key: None,
+            report_ids: &self.query.list("ReportId"),
             page,
         })
     }
@@ -278,9 +286,11 @@ impl Ec2<'_> {
         })?;
         let image_ids = self.ids("ImageId")?;
         let report_ids = self.ids("ReportId")?;
+        let leaves_out_unknown_reports = state.leaves_out_unknown_reports;
+        let interleaves_entries = state.interleaves_entries;
         let target = state.target(&self.caller.account, &self.caller.region);
         let page_size = self.page_size(target.max_page_size)?;
-        if !report_ids.is_empty() {
+        if !report_ids.is_empty() && !leaves_out_unknown_reports {
             let mut missing = report_ids.clone();
             for stored in target.live(0, now) {
                 if let Some(id) = &stored.report.report_id {
@@ -304,65 +314,71 @@ impl Ec2<'_> {
         let includes = |ids: &HashSet<&str>, id: &Option<String>| {
             ids.is_empty() || id.as_deref().is_some_and(|id| ids.contains(id))
         };
-        let mut rows = Vec::new();
-        let mut next = None;
-        'reports: for stored in target.live(token.cursor.sequence, now) {
-            let report = &stored.report;
-            if !includes(&image_ids, &report.image_id) || !includes(&report_ids, &report.report_id)
-            {
-                continue;
-            }
-            match kind {
-                Rows::Reports => {
-                    if !filters
-                        .iter()
-                        .all(|filter| report_passes(report, filter, now))
-                    {
-                        continue;
-                    }
-                    let cursor = Cursor {
+        // The place of an entry among the others; reports have no second number.
+        let place = |cursor: Cursor| match interleaves_entries {
+            true => (u64::from(cursor.entry), cursor.sequence),
+            false => (cursor.sequence, u64::from(cursor.entry)),
+        };
+        let first = match interleaves_entries {
+            true => 0,
+            false => token.cursor.sequence,
+        };
+        let reports = target.live(first, now).filter(|stored| {
+            includes(&image_ids, &stored.report.image_id)
+                && includes(&report_ids, &stored.report.report_id)
+        });
+        let beyond = page_size.saturating_add(1);
+        let mut rows: Vec<Row<'_>> = match kind {
+            Rows::Reports => reports
+                .filter(|stored| {
+                    stored.sequence >= token.cursor.sequence
+                        && filters
+                            .iter()
+                            .all(|filter| report_passes(&stored.report, filter, now))
+                })
+                .map(|stored| Row {
+                    cursor: Cursor {
                         sequence: stored.sequence,
                         entry: 0,
-                    };
-                    if rows.len() == page_size {
-                        next = Some(cursor);
-                        break 'reports;
-                    }
-                    rows.push(Row {
-                        cursor,
-                        report,
-                        entry: None,
-                    });
-                }
-                Rows::Entries => {
-                    if report.state_at(now).0 != Some("available") {
-                        continue;
-                    }
-                    for (index, entry) in (0u32..).zip(&report.entries) {
-                        let cursor = Cursor {
-                            sequence: stored.sequence,
-                            entry: index,
-                        };
-                        if cursor < token.cursor
-                            || !filters
-                                .iter()
-                                .all(|filter| entry_passes(report, entry, filter))
-                        {
-                            continue;
-                        }
-                        if rows.len() == page_size {
-                            next = Some(cursor);
-                            break 'reports;
-                        }
-                        rows.push(Row {
-                            cursor,
+                    },
+                    report: &stored.report,
+                    entry: None,
+                })
+                .take(beyond)
+                .collect(),
+            Rows::Entries => {
+                let available =
+                    reports.filter(|stored| stored.report.state_at(now).0 == Some("available"));
+                let entries = available
+                    .flat_map(|stored| {
+                        let report = &stored.report;
+                        (0u32..).zip(&report.entries).map(|(entry, row)| Row {
+                            cursor: Cursor {
+                                sequence: stored.sequence,
+                                entry,
+                            },
                             report,
-                            entry: Some(entry),
-                        });
-                    }
+                            entry: Some(row),
+                        })
+                    })
+                    .filter(|row| {
+                        place(row.cursor) >= place(token.cursor)
+                            && filters.iter().all(|filter| row.passes(filter))
+                    });
+                if interleaves_entries {
+                    let mut entries: Vec<_> = entries.collect();
+                    entries.sort_by_key(|row| place(row.cursor));
+                    entries.truncate(beyond);
+                    entries
+                } else {
+                    entries.take(beyond).collect()
                 }
             }
-        }
+        };
+        let next = match rows.len() > page_size {
+            true => rows.pop().map(|row| row.cursor),
+            false => None,
+        };
         Ok(Listing {
             rows,
             start: token.cursor,

@@ -52,6 +52,8 @@ pub struct Fault {
     pub region: Option<String>,
     /// A part of the S3 key; matches only requests with a key.
     pub key_contains: Option<String>,
+    /// A report; matches only requests that ask for it by its ID.
+    pub report_id: Option<String>,
     /// Which of the matching requests fail.
     pub when: When,
     /// Whether the request takes effect before it fails: an object is stored and the answer lost.
@@ -200,6 +202,7 @@ impl Fault {
             account: None,
             region: None,
             key_contains: None,
+            report_id: None,
             when: When::Always,
             after_effect: false,
             kind,
@@ -236,6 +239,12 @@ impl Fault {
         self
     }
 
+    /// Narrows the fault to requests that name a report by its ID.
+    pub fn asking_for(mut self, report_id: &str) -> Self {
+        self.report_id = Some(report_id.to_owned());
+        self
+    }
+
     /// Says which of the matching requests fail.
     pub fn when(mut self, when: When) -> Self {
         self.when = when;
@@ -257,6 +266,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) account: &'a str,
     pub(crate) region: &'a str,
     pub(crate) key: Option<&'a str>,
+    /// The reports that are asked for by their IDs.
+    pub(crate) report_ids: &'a [&'a str],
     pub(crate) page: Option<PagePosition>,
 }
 
@@ -380,6 +391,10 @@ impl Rule {
                 .key_contains
                 .as_deref()
                 .is_some_and(|part| !subject.key.is_some_and(|key| key.contains(part)))
+            || fault
+                .report_id
+                .as_deref()
+                .is_some_and(|id| !subject.report_ids.contains(&id))
             || (fault.kind.needs_listing() && subject.page.is_none())
             || (fault.kind.needs_page_token() && !subject.page.is_some_and(|page| page.has_token))
         {
@@ -468,8 +483,9 @@ impl FromStr for Fault {
     /// Reads `kind=denied,op=DescribeImageUsageReports,region=eu-west-1,p=0.5`.
     ///
     /// The members, of which only `kind` is needed: `service` (`ec2`, `sts`, `organizations`,
-    /// `s3`), `op`, `account`, `region`, `key` (a part of an S3 key); one of `nth`, `first`
-    /// (numbers), `page` (`first`, `middle`, `last` or a number from 0) and `p` (with `seed`);
+    /// `s3`), `op`, `account`, `region`, `key` (a part of an S3 key), `report` (the ID of a report
+    /// that is asked for); one of `nth`, `first` (numbers), `page` (`first`, `middle`, `last` or a
+    /// number from 0) and `p` (with `seed`);
     /// `after` (`true`: only after the effect); for `kind=error` `status`, `code` and `message`;
     /// for `kind=latency` `ms`. The other kinds: `denied`, `auth-failure`, `throttle`,
     /// `token-bucket`, `500`, `503`, `conflict`, `precondition`, `close`, `reset`, `cut`,
@@ -552,6 +568,7 @@ impl FromStr for Fault {
         fault.account = take("account").map(str::to_owned);
         fault.region = take("region").map(str::to_owned);
         fault.key_contains = take("key").map(str::to_owned);
+        fault.report_id = take("report").map(str::to_owned);
         fault.after_effect = match take("after") {
             None | Some("false") => false,
             Some("true") => true,
@@ -608,6 +625,7 @@ mod tests {
             account: "111122223333",
             region,
             key: None,
+            report_ids: &[],
             page: Some(PagePosition {
                 number: 0,
                 is_last: true,

@@ -46,7 +46,11 @@
 //!   `InvalidImageUsageReportId.NotFound`, the code `ImageUsageReportLimitExceeded` of the quotas,
 //!   the length of a page without `MaxResults` (1,000), the lifetime of page tokens (an hour), and
 //!   that image IDs and report IDs given together both have to match, also with `MaxResults`. Images aren't modelled: any
-//!   well-formed ID has a report made, and asking for one without reports lists nothing.
+//!   well-formed ID has a report made, and asking for one without reports lists nothing. That the
+//!   IDs of reports which are not there are refused is a guess too
+//!   ([`World::leave_out_unknown_reports`] is the other one), and so is the order of entries
+//!   ([`World::interleave_entries`] mixes them), and that a report which is not `available` has none
+//!   and is still known.
 //! - A page of EC2 may be shorter than `MaxResults` at any time; here only faults make it so.
 //!   EC2's lists are eventually consistent; here every answer is up to date.
 //! - STS has no regional endpoints with differing tokens, no session policies and no chaining

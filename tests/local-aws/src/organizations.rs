@@ -55,6 +55,7 @@ impl Organizations<'_> {
             account: &self.caller.account,
             region: &self.caller.region,
             key: None,
+            report_ids: &[],
             page: position,
         });
         let fault = ruling.kind.as_ref().and_then(|kind| {

@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -52,8 +53,21 @@ pub struct LocalAws {
     calls: Calls,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    last_look: LastLook,
     // Declared last: the folder goes after the server.
     _temporary_root: Option<TempDir>,
+}
+
+type Look = Box<dyn FnOnce(&Path) + Send + Sync>;
+
+/// What is to be done with the folder of S3 once nothing changes it any more.
+#[derive(Default)]
+struct LastLook(Option<Look>);
+
+impl fmt::Debug for LastLook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "LastLook({})", self.0.is_some())
+    }
 }
 
 /// Makes a [`LocalAws`].
@@ -133,6 +147,12 @@ impl LocalAws {
     pub fn clear_calls(&self) {
         self.calls.clear();
     }
+
+    /// Looks at the folder of S3 when the server has stopped and the folder is still there; not while
+    /// a test fails already. A second look takes the place of the first.
+    pub fn look_in_the_end(&mut self, look: impl FnOnce(&Path) + Send + Sync + 'static) {
+        self.last_look = LastLook(Some(Box::new(look)));
+    }
 }
 
 impl LocalAwsBuilder {
@@ -198,6 +218,7 @@ impl LocalAwsBuilder {
             calls,
             stop: Some(stop),
             thread: Some(thread),
+            last_look: LastLook::default(),
             _temporary_root: temporary_root,
         })
     }
@@ -209,6 +230,11 @@ impl Drop for LocalAws {
         if let Some(thread) = self.thread.take() {
             // A panic there has been printed already.
             drop(thread.join());
+        }
+        if let Some(look) = self.last_look.0.take()
+            && !std::thread::panicking()
+        {
+            look(&self.archive_root);
         }
     }
 }
@@ -465,6 +491,7 @@ async fn s3_reply(
         account: &caller.account,
         region: &caller.region,
         key: asked.key.as_deref(),
+        report_ids: &[],
         page: None,
     });
     let fault = match &ruling.kind {

@@ -32,6 +32,7 @@ impl Sts<'_> {
             account: &self.caller.account,
             region: &self.caller.region,
             key: None,
+            report_ids: &[],
             page: None,
         });
         let fault = ruling

@@ -222,6 +222,8 @@ pub(crate) struct State {
     pub(crate) organization: BTreeMap<String, String>,
     pub(crate) organization_page_size: usize,
     pub(crate) page_token_lifetime: Duration,
+    pub(crate) leaves_out_unknown_reports: bool,
+    pub(crate) interleaves_entries: bool,
     pub(crate) creation: CreationOutcome,
     pub(crate) random: Random,
 }
@@ -429,6 +431,20 @@ impl World {
         self.lock().page_token_lifetime = lifetime;
     }
 
+    /// Sets whether IDs of reports that are not there are left out of the answers, instead of refused.
+    ///
+    /// EC2 documents neither; refused if never set.
+    pub fn leave_out_unknown_reports(&self, leaves_out: bool) {
+        self.lock().leaves_out_unknown_reports = leaves_out;
+    }
+
+    /// Sets whether entries come the first of each report, then the second of each, and so on.
+    ///
+    /// EC2 documents no order; report by report if never set.
+    pub fn interleave_entries(&self, interleaves: bool) {
+        self.lock().interleaves_entries = interleaves;
+    }
+
     /// Sets what becomes of reports that are created from now on.
     pub fn set_creation_outcome(&self, outcome: CreationOutcome) {
         let mut state = self.lock();
@@ -523,6 +539,8 @@ impl WorldBuilder {
                 organization: BTreeMap::new(),
                 organization_page_size: 20,
                 page_token_lifetime: Duration::HOUR,
+                leaves_out_unknown_reports: false,
+                interleaves_entries: false,
                 creation: CreationOutcome::default(),
                 random: Random::new(hash_of(["world"]) ^ self.seed),
             })),

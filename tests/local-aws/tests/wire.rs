@@ -6,8 +6,8 @@
 )]
 
 use local_aws::{
-    Clock, CreationOutcome, Fault, FaultKind, LocalAws, Page, Report, RoleOptions, SeedOptions,
-    Service, Tag, When, World,
+    Clock, CreationOutcome, Entry, Fault, FaultKind, LocalAws, Page, Report, RoleOptions,
+    SeedOptions, Service, Tag, When, World,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -490,6 +490,128 @@ fn a_created_report_is_pending_then_available_with_entries_and_gone_after_thirty
         code_of(&client.ec2(&entries)),
         (400, "InvalidImageUsageReportId.NotFound")
     );
+}
+
+/// A world with three reports of three entries each, whose counts tell report and entry: 11, 12, 13, 21…
+fn a_world_of_entries() -> World {
+    let world = a_world();
+    let entry = |usage_count| Entry {
+        usage_count: Some(usage_count),
+        ..Entry::default()
+    };
+    let numbered = (1..=3).map(|number| Report {
+        report_id: Some(format!("amiur-{number}")),
+        state: Some("available".to_owned()),
+        entries: (1..=3).map(|place| entry(10 * number + place)).collect(),
+        ..Report::default()
+    });
+    world.put_reports(ACCOUNT, REGION, numbered);
+    world
+}
+
+fn entries_of(client: &Client<'_>, rest: &str) -> Received {
+    client.ec2(&format!(
+        "Action=DescribeImageUsageReportEntries&Version=2016-11-15{rest}"
+    ))
+}
+
+/// The usage counts of all pages, in their order.
+fn all_usage_counts(client: &Client<'_>, rest: &str) -> Vec<i64> {
+    let mut counts = Vec::new();
+    let mut token = None;
+    for _ in 0..100 {
+        let next = token.map_or_else(String::new, |token| format!("&NextToken={token}"));
+        let page = entries_of(client, &format!("{rest}{next}"));
+        let page_counts = page.all("usageCount").into_iter();
+        counts.extend(page_counts.map(|count| count.parse::<i64>().unwrap()));
+        token = page.token();
+        if token.is_none() {
+            return counts;
+        }
+    }
+    panic!("a hundred pages, and no end")
+}
+
+#[test]
+fn entries_come_report_by_report_or_interleaved_and_each_once_whatever_the_page() {
+    let world = a_world_of_entries();
+    let aws = started(world.clone());
+    let asked = "&ReportId.1=amiur-3&ReportId.2=amiur-1&ReportId.3=amiur-2";
+    for page_size in [1, 2, 4, 9, 50] {
+        let rest = format!("{asked}&MaxResults={page_size}");
+        world.interleave_entries(false);
+        assert_eq!(
+            all_usage_counts(&client(&aws), &rest),
+            [11, 12, 13, 21, 22, 23, 31, 32, 33]
+        );
+        world.interleave_entries(true);
+        assert_eq!(
+            all_usage_counts(&client(&aws), &rest),
+            [11, 21, 31, 12, 22, 32, 13, 23, 33]
+        );
+    }
+}
+
+#[test]
+fn a_report_that_is_not_there_is_refused_or_left_out_as_the_world_is_told() {
+    let world = a_world_of_entries();
+    let aws = started(world.clone());
+    let asked = "&ReportId.1=amiur-2&ReportId.2=amiur-0";
+    let refused = (400, "InvalidImageUsageReportId.NotFound");
+    let client = client(&aws);
+    assert_eq!(code_of(&entries_of(&client, asked)), refused);
+    assert_eq!(code_of(&client.list(asked)), refused);
+    world.leave_out_unknown_reports(true);
+    assert_eq!(all_usage_counts(&client, asked), [21, 22, 23]);
+    assert_eq!(client.list(asked).ids(), ["amiur-2"]);
+    assert_eq!(
+        all_usage_counts(&client, "&ReportId.1=amiur-0"),
+        Vec::<i64>::new()
+    );
+    assert_eq!(client.list("&ReportId.1=amiur-0").ids().len(), 0);
+}
+
+#[test]
+fn entries_are_asked_for_with_at_most_two_hundred_ids_and_the_filters_of_entries() {
+    let aws = started(a_world_of_entries());
+    let ids = |count| -> String {
+        (1..=count)
+            .map(|n| format!("&ReportId.{n}=amiur-1"))
+            .collect()
+    };
+    let client = client(&aws);
+    assert_eq!(entries_of(&client, &ids(200)).status, 200);
+    let invalid = (400, "InvalidParameterValue");
+    assert_eq!(code_of(&entries_of(&client, &ids(201))), invalid);
+    for name in ["state", "tag-key", "tag:Owner"] {
+        let filter = format!("&Filter.1.Name={name}&Filter.1.Value.1=x");
+        assert_eq!(code_of(&entries_of(&client, &filter)), invalid, "{name}");
+    }
+}
+
+#[test]
+fn a_fault_narrowed_to_a_report_meets_only_requests_that_name_it() {
+    let aws = started(a_world_of_entries());
+    aws.faults().add("kind=500,report=amiur-2".parse().unwrap());
+    let client = client(&aws);
+    for (asked, status) in [
+        ("", 200),
+        ("&ReportId.1=amiur-1", 200),
+        ("&ReportId.1=amiur-1&ReportId.2=amiur-2", 500),
+    ] {
+        assert_eq!(entries_of(&client, asked).status, status, "{asked}");
+        assert_eq!(client.list(asked).status, status, "{asked}");
+    }
+}
+
+#[test]
+fn the_folder_of_s3_is_looked_at_once_the_server_has_stopped() {
+    let mut aws = started(a_world());
+    aws.create_bucket("archive").unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    aws.look_in_the_end(move |root| tell.send(root.join("archive").is_dir()).unwrap());
+    drop(aws);
+    assert_eq!(told.recv(), Ok(true));
 }
 
 #[test]
