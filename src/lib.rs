@@ -27,6 +27,7 @@
 //! | `read_back` | objects that another try of the run has written |
 //! | [`publish`] | the commit of a run, and `latest.json` |
 //! | [`preflight`] | what EC2 would permit |
+//! | [`verify`] | what the binary `verify` checks of an archive |
 //! | [`metrics`] | the line in CloudWatch's embedded metric format |
 //! | [`target`], [`report`], [`findings`], [`snapshot`], [`changes`], [`listed`], [`keys`], [`timestamp`] | the words, the rules, the documents; pure |
 //! | [`aws`] | the only code that names a type of the SDK |
@@ -150,3 +151,4 @@ pub mod settings;
 pub mod snapshot;
 pub mod target;
 pub mod timestamp;
+pub mod verify;

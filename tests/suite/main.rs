@@ -17,4 +17,6 @@ mod layers;
 mod matrix;
 mod runs;
 mod schemas;
+mod sixty_days;
 mod tries;
+mod verify;
