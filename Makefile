@@ -5,7 +5,7 @@ SHELL := bash
 # The steps of `test` are in the order in which a failure is cheapest to find; what the last one could
 # not look at stands at the end, where it is seen.
 .NOTPARALLEL:
-.PHONY: help demo test bench-memory fmt fuzz clippy doc tools clean-tools \
+.PHONY: help demo test bench bench-gates bench-memory fmt fuzz clippy doc tools clean-tools \
         check-format check-rust check-doc check-boto3 check-versions check-readme check-template check-supply
 
 # One selection of packages and targets for every build: with another one, features would resolve
@@ -58,6 +58,36 @@ fuzz: $(CARGO_FUZZ)/.complete ## Fuzz the payload and a page of EC2, FUZZ_SECOND
 	    --sanitizer none $$target tests/fuzz/found/$$target tests/fuzz/corpus/$$target \
 	    -- -max_total_time=$(FUZZ_SECONDS) -timeout=10; \
 	done
+
+BENCH := $(or $(CARGO_TARGET_DIR),target)/bench
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+# Everything is built for release, the local AWS too: nobody shall wait for it longer than needed. The
+# package is measured as it is deployed where the compiler has the target.
+bench: .tools/bench/.complete .tools/cargo-lambda/.complete $(BENCH)/node/bundle.cjs ## Measure the function beside boto3, Node and the floor; ROUNDS=6 (the first build takes 20 minutes)
+	cargo build --release --locked
+	cargo build --release --locked --package local-aws
+	cargo build --release --locked --manifest-path benches/floor/Cargo.toml --target-dir "$(BENCH)/floor"
+	@if rustup target list --installed 2>/dev/null | grep -qx aarch64-unknown-linux-gnu; then \
+	  set -x; PATH="$(CURDIR)/.tools/cargo-lambda/bin:$$PATH" cargo-lambda lambda build --release --arm64 --locked \
+	    --bin image-usage-auditor --lambda-dir "$(BENCH)/lambda"; \
+	else \
+	  echo "bench: no package for arm64: rustup target add aarch64-unknown-linux-gnu"; \
+	fi
+	.tools/bench/bin/python benches/compare "$(RELEASE)" "$(BENCH)/floor/release" "$(BENCH)/node/bundle.cjs" \
+	  --rounds $(or $(ROUNDS),6) --arm64 "$(BENCH)/lambda/image-usage-auditor/bootstrap"
+
+bench-gates: ## Check the size of the package and the instructions of each report against the recorded ones
+	cargo build --release --locked
+	cargo build --release --locked --package local-aws
+	benches/gates "$(RELEASE)" $(and $(RECORD),--record)
+
+$(BENCH)/node/bundle.cjs: $(wildcard benches/candidates/node/*) .tools/bench/.complete
+	rm -rf "$(@D)"
+	mkdir -p "$(@D)"
+	cp benches/candidates/node/* "$(@D)"
+	cd "$(@D)" && PATH="$(CURDIR)/.tools/bench/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd "$(@D)" && PATH="$(CURDIR)/.tools/bench/bin:$$PATH" npm run --silent bundle -- --outfile=$(@F) --log-level=warning
 
 # The function is measured as it is deployed; the local AWS is only waited for.
 bench-memory: ## Measure the function's memory with up to 1,000,000 reports (the first build takes 10 minutes)

@@ -23,7 +23,7 @@ class Service(http.server.ThreadingHTTPServer):
 class Function:
     """A process of the function; invocations are handed to it one after the other."""
 
-    def __init__(self, binary, log, **variables):
+    def __init__(self, binary, log, arguments=(), **variables):
         self.events, self.answers = queue.Queue(), queue.Queue()
         self.invocations = 0
         self.server = Service(("127.0.0.1", 0), self._handler())
@@ -43,7 +43,9 @@ class Function:
             "AWS_EC2_METADATA_DISABLED": "true",
             **variables,
         }
-        self.process = subprocess.Popen([binary], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            [binary, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
 
     def _handler(function):
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,0 +1,222 @@
+"""Functions in Lambda's place, with their time, processor time and memory measured, and what they archived."""
+
+import gzip
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from function import ACCOUNT, PATIENCE_SECONDS, Function, LocalAws, scheduled_event  # noqa: E402, F401
+
+# A process waits here until everything is ready to measure it: nothing before its `exec` counts.
+PAUSED = 'kill -STOP $$; exec "$@"'
+PAUSED_IN_GROUP = 'echo $$ >"$0/cgroup.procs"; ' + PAUSED
+
+
+class Measured(Function):
+    """A process of a function, measured from its first instruction on."""
+
+    def __init__(self, command, log, quota=None, **variables):
+        self.asked = threading.Semaphore(0)
+        script = PAUSED_IN_GROUP if quota and quota.group else PAUSED
+        name = str(quota.group) if quota and quota.group else "sh"
+        super().__init__("/bin/sh", log, ["-c", script, name, *map(str, command)], **variables)
+        try:
+            wait_until(lambda: stat(self.process.pid)[0] == "T", "the process doesn't stop")
+            if quota:
+                quota.settle()
+        except BaseException:
+            self.kill()
+            raise
+        self.cpu_before = self.cpu_seconds()
+        self.begun = time.perf_counter()
+        os.kill(self.process.pid, signal.SIGCONT)
+        if quota:
+            quota.hold(self.process)
+
+    def _handler(function):
+        class Handler(super()._handler()):
+            # Else the second half of an answer waits for the delayed acknowledgement of the first.
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                function.asked_at = time.perf_counter()
+                function.asked.release()
+                super().do_GET()
+
+            def answer(self, status, body, headers):
+                # AWS's client for Python ends without them, in a crash; Lambda always sends them.
+                always = {"Content-Type": "application/json", "Lambda-Runtime-Trace-Id": "Root=1-0-0;Sampled=0"}
+                super().answer(status, body, {**always, **headers})
+
+        return Handler
+
+    def cpu_seconds(self):
+        """The processor time of all threads so far, those that have ended included."""
+        return cpu_seconds(self.process.pid)
+
+    def wait_for_next(self):
+        """Waits until the function asks for an invocation; gives its (seconds, processor seconds) so far."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.asked.acquire(timeout=0.5):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the function ended with status {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise RuntimeError("the function doesn't ask for an invocation")
+        return self.asked_at - self.begun, self.cpu_seconds() - self.cpu_before
+
+    def measure(self, event):
+        """Gives an invocation's (summary, seconds, processor seconds); the function must be waiting for it."""
+        cpu, begun = self.cpu_seconds(), time.perf_counter()
+        kind, answer = self.invoke(event)
+        seconds = time.perf_counter() - begun
+        self.wait_for_next()
+        if kind != "response":
+            raise SystemExit(f"the run failed: {answer}")
+        return answer, seconds, self.cpu_seconds() - cpu
+
+
+def cpu_seconds(pid):
+    # The clock of another process, as clock_getcpuclockid(3) makes it; Python has no name for it.
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def stat(pid):
+    with open(f"/proc/{pid}/stat") as line:
+        return line.read().rsplit(") ", 1)[1].split()
+
+
+def wait_until(condition, otherwise):
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(otherwise)
+        time.sleep(0.0005)
+
+
+class Quota:
+    """A part of a core: by a control group where this user may make one, else by stopping the process in
+    every period for the rest of it."""
+
+    PERIOD_SECONDS = 0.02
+
+    def __init__(self, share):
+        self.share = share
+        self.group = self._make_group()
+
+    def _make_group(self):
+        period = int(self.PERIOD_SECONDS * 1e6)
+        quota = int(period * self.share)
+        for root, files in (
+            ("/sys/fs/cgroup", {"cpu.max": f"{quota} {period}"}),
+            ("/sys/fs/cgroup/cpu", {"cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota}),
+        ):
+            group = Path(root) / f"image-usage-auditor-bench-{os.getpid()}"
+            if not (group.parent / "cgroup.procs").exists():
+                continue
+            try:
+                group.mkdir()
+                for name, value in files.items():
+                    (group / name).write_text(str(value))
+                return group
+            except OSError:
+                if group.exists():
+                    group.rmdir()
+        return None
+
+    def __str__(self):
+        if self.group:
+            return f"control group, {self.share} core in periods of {self.PERIOD_SECONDS * 1000:.0f} ms"
+        return (
+            f"no control group could be made: SIGSTOP and SIGCONT, {self.share} of each "
+            f"{self.PERIOD_SECONDS * 1000:.0f} ms"
+        )
+
+    def settle(self):
+        """Lets what the process used before it stopped be forgotten."""
+        time.sleep(5 * self.PERIOD_SECONDS)
+
+    def hold(self, process):
+        if not self.group:
+            threading.Thread(target=self._hold, args=(process,), daemon=True).start()
+
+    def _hold(self, process):
+        runs = self.PERIOD_SECONDS * self.share
+        while process.poll() is None:
+            time.sleep(runs)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(self.PERIOD_SECONDS - runs)
+            process.send_signal(signal.SIGCONT)
+
+    def remove(self):
+        if self.group:
+            wait_until(lambda: not (self.group / "cgroup.procs").read_text(), "the control group is in use")
+            self.group.rmdir()
+
+
+@contextmanager
+def running(process):
+    """Ends a process of this benchmark with the block."""
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+class Archived:
+    """What a run left in the archive: its snapshot, and every line in an order of its own."""
+
+    def __init__(self, root, summary):
+        key = summary["snapshot"]["key"]
+        self.snapshot = json.loads((root / key).read_text())
+        self.latest = json.loads((root / key.split("v1/")[0] / "v1" / "latest.json").read_text())
+        self.objects = [root / target["object"]["key"] for target in self.snapshot["targets"]]
+        self.pages = sum(target["pages"] for target in self.snapshot["targets"])
+        lines = [json.loads(line) for path in self.objects for line in gzip.open(path, "rt", encoding="utf-8")]
+        for line in lines:
+            # Only the function tells of entries, and here it is told not to fetch them.
+            line.pop("entries", None)
+        self.lines = sorted(json.dumps(line, sort_keys=True) for line in lines)
+
+    def check(self, world):
+        """Ends the benchmark unless the run is whole, by what the local AWS says of itself."""
+        statuses = {self.snapshot["status"], *(target["status"] for target in self.snapshot["targets"])}
+        if statuses != {"complete"}:
+            raise SystemExit(f"the run is not complete: {self.snapshot['targets']}")
+        if self.latest != self.snapshot:
+            raise SystemExit("latest.json is not the snapshot")
+        for path, target in zip(self.objects, self.snapshot["targets"]):
+            if hashlib.sha256(path.read_bytes()).hexdigest() != target["object"]["sha256"]:
+                raise SystemExit(f"{target['object']['key']} has another SHA-256 than the snapshot says")
+        regions = [world[target["account_id"]][target["region"]] for target in self.snapshot["targets"]]
+        reports = sum(region["reports"] for region in regions)
+        ids = {json.loads(line)["report_id"] for line in self.lines}
+        if (len(self.lines), len(ids), self.snapshot["counts"]["reports"]["total"]) != (reports,) * 3:
+            raise SystemExit(f"{reports} reports, but {len(self.lines)} lines with {len(ids)} IDs")
+        findings = {kind: sum(region["findings"][kind] for region in regions) for kind in regions[0]["findings"]}
+        counted = {kind: self.snapshot["counts"]["findings"][kind] for kind in findings}
+        if counted != findings:
+            raise SystemExit(f"findings of {findings}, but {counted} were counted")
+
+    def check_like(self, other):
+        """Ends the benchmark unless another candidate archived the very same lines."""
+        if self.lines != other.lines:
+            mine, theirs = (
+                next(iter(set(a) - set(b)), "-") for a, b in ((self.lines, other.lines), (other.lines, self.lines))
+            )
+            raise SystemExit(f"the candidates archived different lines, such as\n{mine}\n{theirs}")
+
+
+def zipped_bytes(binary, folder):
+    """The size of the package that the binary is deployed in."""
+    package = folder / "bootstrap.zip"
+    with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.write(binary, "bootstrap")
+    return package.stat().st_size
