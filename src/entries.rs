@@ -163,9 +163,7 @@ impl Fetch<'_> {
                     }
                     FailureKind::Denied
                     | FailureKind::RegionRefused
-                    | FailureKind::CredentialsExpired => {
-                        return Ok(EntriesStatus::Failed { code: failure.code });
-                    }
+                    | FailureKind::CredentialsExpired => return Ok(self.give_up(failure)),
                     _ => {
                         self.failures += 1;
                         let most = match self.has_succeeded {
@@ -182,12 +180,28 @@ impl Fetch<'_> {
                             batches.extend([batch, half]);
                         }
                         if self.failures >= most {
-                            return Ok(EntriesStatus::Failed { code: failure.code });
+                            return Ok(self.give_up(failure));
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Leaves the rest of the target's entries to the next run.
+    fn give_up(&self, failure: CallFailure) -> EntriesStatus {
+        let CallFailure {
+            code,
+            message: error_message,
+            request_id,
+            kind: _,
+        } = failure;
+        let Target { account_id, region } = self.target;
+        tracing::warn!(
+            run_id = %self.run.facts.run_id, %account_id, %region, error_code = code, error_message, request_id,
+            "entries not fetched: the next run tries again"
+        );
+        EntriesStatus::Failed { code }
     }
 
     /// Fetches the entries of some reports, and tells which of the reports are gone.
