@@ -201,14 +201,21 @@ impl LinesWriter {
         self.lines += 1;
     }
 
-    /// Uploads what has grown to a part's size.
+    /// Whether what is held has grown to a part's size.
+    pub fn has_full_part(&self) -> bool {
+        self.unsent_bytes() >= PART_BYTES
+    }
+
+    /// Tells of a failure to write the object.
+    pub(crate) fn failed(&self, failure: CallFailure) -> ArchiveError {
+        failed("write", &self.bucket, &self.key)(failure)
+    }
+
+    /// Uploads what is held, once it [is a full part](Self::has_full_part).
     ///
     /// # Errors
     /// Fails as S3 does; the object can't be finished then.
     pub async fn send_full_part(&mut self) -> Result<(), ArchiveError> {
-        if self.unsent_bytes() < PART_BYTES {
-            return Ok(());
-        }
         let part = Bytes::from(std::mem::take(self.gzip.get_mut()));
         self.send_part(part.clone()).await?;
         // Nobody else holds it any more, so that this gives its memory back and copies nothing.

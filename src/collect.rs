@@ -1,7 +1,6 @@
 //! One target: its listing page by page, then its entries, then its lines.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
@@ -26,24 +25,6 @@ use crate::target::Target;
 
 /// How many reports are written in a row before other targets have their turn.
 const REPORTS_PER_TURN: u64 = 1_000;
-
-/// What stopped the audit of a target.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// EC2 could not be read on.
-    Reading(CallFailure),
-    /// The archive did not take what was read.
-    Archiving(ArchiveError),
-}
-
-impl Stop {
-    pub(crate) fn failure(&self) -> &CallFailure {
-        match self {
-            Self::Reading(failure) => failure,
-            Self::Archiving(error) => &error.failure,
-        }
-    }
-}
 
 /// The audit of one target, under way.
 ///
@@ -141,10 +122,7 @@ impl TargetAudit {
     fn note(&mut self, run: &Run, report: &UsageReport) -> Result<(), CallFailure> {
         let findings = findings::judge(report, run.facts.policy, run.facts.started_at);
         let noted = match &report.report_id {
-            Some(id) => self
-                .listing
-                .note(&self.target, id, report, findings)
-                .map(drop),
+            Some(id) => self.listing.note(&self.target, id, report, findings),
             None if self.unnamed.insert(report)? => {
                 self.listing.note_unnamed(&self.target, report, findings)
             }
@@ -154,10 +132,7 @@ impl TargetAudit {
     }
 
     fn note_unsent(&mut self, run: &Run, unsent: usize) {
-        run.unsent_bytes.fetch_add(unsent, Ordering::Relaxed);
-        run.unsent_bytes
-            .fetch_sub(self.noted_bytes, Ordering::Relaxed);
-        self.noted_bytes = unsent;
+        run.note_unsent(&mut self.noted_bytes, unsent);
     }
 
     /// Archives what was read, the entries first; `broken_off` tells why that isn't all.
@@ -367,10 +342,7 @@ impl TargetAudit {
                 ReportLine::write(&mut line, members, kinds, &entries)
                     .map_err(|error| local(error.into()))?;
                 writer.push(&line);
-                match run.before_publishing(writer.send_full_part()).await {
-                    Ok(sent) => sent?,
-                    Err(late) => return Err(failed("write", bucket, key)(late)),
-                }
+                run.send_full_part(writer).await?;
             }
             if totals.counts.reports.total.is_multiple_of(REPORTS_PER_TURN) {
                 tokio::task::yield_now().await;
@@ -400,31 +372,26 @@ impl TargetAudit {
                 older.entry(image).or_default().push(report);
             }
         }
-        // What makes a report the better successor: it is there already, and it is newer.
-        let mut newest: HashMap<String, (bool, UsageReport)> = HashMap::new();
-        let (mut spooled, notes) = self.listing.read()?;
+        let mut newest: HashMap<String, UsageReport> = HashMap::new();
+        let (mut spooled, _) = self.listing.read()?;
         while let Some((head, members)) = spooled.next()? {
             let Some(older) = head.image.and_then(|image| older.get(&image)) else {
                 continue;
             };
             let newer: UsageReport = serde_json::from_slice(members)?;
-            let is_available = *notes.state(&head) == Some(ReportState::Available);
             for old in older {
                 let Some(id) = &old.report_id else { continue };
-                let rank = |is_available: bool, report: &UsageReport| {
-                    (is_available, report.creation_time, report.report_id.clone())
-                };
-                let is_better = newest.get(id).is_none_or(|(available, best)| {
-                    rank(is_available, &newer) > rank(*available, best)
+                let is_better = newest.get(id).is_none_or(|best| {
+                    findings::successor_rank(&newer) > findings::successor_rank(best)
                 });
                 if is_better && findings::supersedes(&newer, old) {
-                    newest.insert(id.clone(), (is_available, newer.clone()));
+                    newest.insert(id.clone(), newer.clone());
                 }
             }
         }
         findings.update(|finding| {
             let by = finding.report_id.as_ref().and_then(|id| newest.get(id));
-            if let Some((_, by)) = by.filter(|_| is_going(finding)) {
+            if let Some(by) = by.filter(|_| is_going(finding)) {
                 finding.superseded_by = by.report_id.clone();
             }
         });

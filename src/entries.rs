@@ -332,11 +332,7 @@ impl Fetch<'_> {
                 count,
             };
             self.note(listing, wanted, status)?;
-            let sent = self.run.before_publishing(self.writer.send_full_part());
-            match sent.await {
-                Ok(sent) => sent?,
-                Err(late) => return Err(failed("write", self.bucket, &self.key)(late)),
-            }
+            self.run.send_full_part(&mut self.writer).await?;
         }
         self.unsent.set(self.writer.unsent_bytes());
         Ok(())

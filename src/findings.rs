@@ -208,6 +208,17 @@ pub fn supersedes(newer: &UsageReport, older: &UsageReport) -> bool {
     newer.report_id.is_some() && is_sound && same_image && is_later && same_accounts && same_types
 }
 
+/// Of two reports that supersede a third one, the better has the higher rank: it is available already, or
+/// else it is newer.
+pub fn successor_rank(report: &UsageReport) -> (bool, Option<Timestamp>, Option<&str>) {
+    let is_available = report.state == Some(ReportState::Available);
+    (
+        is_available,
+        report.creation_time,
+        report.report_id.as_deref(),
+    )
+}
+
 /// How many versions of a launch template are looked at where nothing is said.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageResourceTypeOptionRequest.html>

@@ -116,23 +116,22 @@ impl Listing {
         }
     }
 
-    /// Notes a report with an ID, unless it is noted already; tells if it is new.
+    /// Notes a report with an ID, unless it is noted already.
     pub(crate) fn note(
         &mut self,
         target: &Target,
         report_id: &str,
         report: &UsageReport,
         findings: KindSet,
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         let key = index::key(report_id);
         let mut facts = self.notes.facts(&key)?;
         if facts.is_listed {
-            return Ok(false);
+            return Ok(());
         }
         facts.is_listed = true;
         self.notes.index.put(key, facts.to_note())?;
-        self.spool_report(target, Some(key), report, findings)?;
-        Ok(true)
+        self.spool_report(target, Some(key), report, findings)
     }
 
     /// Notes a report without an ID.

@@ -12,11 +12,11 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, LinesWriter};
 use crate::aws::{
     Aws, Bucket, CallFailure, FailureKind, MAX_IDS_PER_CALL, ReportQuery, UsageReports,
 };
-use crate::collect::{Stop, TargetAudit};
+use crate::collect::TargetAudit;
 use crate::compare;
 use crate::entries::DEADLINE_EXCEEDED;
 use crate::keys::{Prefix, RunId};
@@ -176,7 +176,7 @@ pub(crate) struct Run {
     clock: Instant,
     time_left: Duration,
     /// What all targets at work hold and have yet to send.
-    pub(crate) unsent_bytes: AtomicUsize,
+    unsent_bytes: AtomicUsize,
     /// The targets of the run, once planned.
     targets: AtomicUsize,
     /// Those of them that are not done.
@@ -255,6 +255,28 @@ impl Run {
         }
     }
 
+    /// Puts the bytes that wait to be archived now in the place of those that did before.
+    pub(crate) fn note_unsent(&self, noted: &mut usize, unsent: usize) {
+        self.unsent_bytes.fetch_add(unsent, Ordering::Relaxed);
+        self.unsent_bytes.fetch_sub(*noted, Ordering::Relaxed);
+        *noted = unsent;
+    }
+
+    /// Sends what has grown to a part's size, but not beyond the moment at which the snapshot has to be
+    /// written. It is asked for each line, and looks at the clock only for a full part.
+    pub(crate) async fn send_full_part(
+        &self,
+        writer: &mut LinesWriter,
+    ) -> Result<(), ArchiveError> {
+        if !writer.has_full_part() {
+            return Ok(());
+        }
+        match self.before_publishing(writer.send_full_part()).await {
+            Ok(sent) => sent,
+            Err(late) => Err(writer.failed(late)),
+        }
+    }
+
     /// Tells of bytes that wait to be archived, as long as they do.
     pub(crate) fn unsent(&self) -> Unsent<'_> {
         Unsent {
@@ -281,11 +303,7 @@ pub(crate) struct Unsent<'a> {
 impl Unsent<'_> {
     /// Tells how many there are now.
     pub(crate) fn set(&mut self, bytes: usize) {
-        self.run.unsent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.run
-            .unsent_bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
+        self.run.note_unsent(&mut self.bytes, bytes);
     }
 }
 
@@ -306,6 +324,24 @@ fn deadline_exceeded() -> CallFailure {
         message: "the function's time was up: give it more, or fewer targets".to_owned(),
         request_id: None,
         kind: FailureKind::Lasting,
+    }
+}
+
+/// What stopped the audit of a target.
+#[derive(Debug)]
+enum Stop {
+    /// EC2 could not be read on.
+    Reading(CallFailure),
+    /// The archive did not take what was read.
+    Archiving(ArchiveError),
+}
+
+impl Stop {
+    fn failure(&self) -> &CallFailure {
+        match self {
+            Self::Reading(failure) => failure,
+            Self::Archiving(error) => &error.failure,
+        }
     }
 }
 

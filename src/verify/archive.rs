@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::aws::{Aws, Bucket, CallFailure, FailureKind};
+use crate::aws::{Aws, Bucket, CallFailure, ReadAttempts};
 use crate::keys::{MalformedPrefix, Prefix, hex};
 
 /// What is read of a file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// How often an object is read whose body breaks off: the SDK tries only the start of an answer again.
-const READ_ATTEMPTS: u32 = 4;
 
 /// Objects up to this size are held between being measured and being read line by line; larger ones are
 /// read twice. Few targets have more: it is the gzip of some 40,000 reports.
@@ -209,7 +206,7 @@ impl Archive {
             }
             Self::Bucket { bucket, prefix } => {
                 let key = format!("{prefix}{key}");
-                let mut attempt = 1;
+                let mut attempts = ReadAttempts::default();
                 loop {
                     let mut folded = start();
                     let read = bucket
@@ -221,18 +218,15 @@ impl Archive {
                         Err(failure) if version_id.is_some() && is_no_version(&failure) => {
                             return Ok(None);
                         }
-                        Err(failure)
-                            if failure.kind == FailureKind::Passing && attempt < READ_ATTEMPTS =>
-                        {
-                            attempt += 1;
-                        }
-                        Err(source) => {
-                            let bucket = bucket.name().to_owned();
-                            return Err(CouldNotLook::Bucket {
-                                bucket,
-                                key,
-                                source: Box::new(source),
-                            });
+                        Err(failure) => {
+                            if let Err(source) = attempts.again_after(failure) {
+                                let bucket = bucket.name().to_owned();
+                                return Err(CouldNotLook::Bucket {
+                                    bucket,
+                                    key,
+                                    source: Box::new(source),
+                                });
+                            }
                         }
                     }
                 }

@@ -507,14 +507,12 @@ impl<'a> ReportLines<'a> {
             let Some(old) = reports.iter().find(is_it) else {
                 return;
             };
-            let rank = |report: &&UsageReport| {
-                let is_available = report.state == Some(ReportState::Available);
-                (is_available, report.creation_time, report.report_id.clone())
-            };
             let newer = reports
                 .iter()
                 .filter(|newer| findings::supersedes(newer, old));
-            finding.superseded_by = newer.max_by_key(rank).and_then(|by| by.report_id.clone());
+            finding.superseded_by = newer
+                .max_by(|a, b| findings::successor_rank(a).cmp(&findings::successor_rank(b)))
+                .and_then(|by| by.report_id.clone());
         });
         findings
     }

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::harness::{
     ACCOUNT, Archive, auditor, auditor_at, count_calls, healthy_reports, invocation, local_aws,
-    now, report, run, scheduled_event, text,
+    now, report, run, scheduled_event, text, until,
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
@@ -126,17 +126,6 @@ fn roles_asked_for(aws: &LocalAws) -> BTreeMap<String, usize> {
 fn calls_of(aws: &LocalAws, operation: &str) -> Vec<Call> {
     let calls = aws.calls().into_iter();
     calls.filter(|call| call.operation == operation).collect()
-}
-
-/// Waits until something has come to pass at the local AWS.
-async fn until(mut has_happened: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if has_happened() {
-            return;
-        }
-        tokio::time::sleep(Wait::from_millis(1)).await;
-    }
-    panic!("it never happened");
 }
 
 #[tokio::test]

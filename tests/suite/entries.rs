@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::harness::{
     ACCOUNT, Archive, BUCKET, auditor, event_at, expected_entries, healthy_reports, invocation_at,
-    local_aws, now, overwrite, report, run, run_at, target, text, will_be_harmed, world,
+    local_aws, now, overwrite, report, run, run_at, target, text, until, will_be_harmed, world,
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
@@ -170,17 +170,6 @@ fn found(snapshot: &Value, kind: &str) -> Vec<String> {
     of_kind
         .map(|finding| text(&finding["report_id"]).to_owned())
         .collect()
-}
-
-/// Waits until something has come to pass.
-async fn until(mut has_happened: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if has_happened() {
-            return;
-        }
-        tokio::time::sleep(Wait::from_millis(1)).await;
-    }
-    panic!("it never happened");
 }
 
 // What is archived.

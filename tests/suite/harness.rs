@@ -150,6 +150,17 @@ pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, Ru
     }
 }
 
+/// Waits until something has come to pass.
+pub(crate) async fn until(mut has_happened: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if has_happened() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    panic!("it never happened");
+}
+
 /// The audit of every listed Region, scheduled.
 pub(crate) async fn audit(aws: &LocalAws, regions: &str) -> (Summary, Archive) {
     let auditor = auditor(aws, &[("AUDITOR_REGIONS", regions)]).await;

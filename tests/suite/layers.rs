@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     ACCOUNT, Archive, auditor, count_calls, healthy_reports, invocation, local_aws, run,
-    scheduled_event, target, world,
+    scheduled_event, target, until, world,
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
@@ -55,17 +55,6 @@ fn listings_in(aws: &LocalAws, region: &str) -> usize {
         .iter()
         .filter(|call| call.operation == LISTING && call.region == region);
     listings.count()
-}
-
-/// Waits until something has come to pass at the local AWS.
-async fn until(mut has_happened: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if has_happened() {
-            return;
-        }
-        tokio::time::sleep(Wait::from_millis(1)).await;
-    }
-    panic!("it never happened");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::{
     ACCOUNT, Archive, BUCKET, auditor, count_calls, healthy_reports, local_aws, report, run,
-    scheduled_event, text, world,
+    scheduled_event, text, until, world,
 };
 use crate::lambda::Lambda;
 
@@ -197,17 +197,6 @@ async fn auditor_of_all(aws: &LocalAws) -> Auditor {
         &[("AUDITOR_REGIONS", "all"), ("AUDITOR_PAGE_SIZE", "10")],
     )
     .await
-}
-
-/// Waits until something has come to pass.
-async fn until(mut has_happened: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if has_happened() {
-            return;
-        }
-        tokio::time::sleep(Wait::from_millis(1)).await;
-    }
-    panic!("it never happened");
 }
 
 /// Starts a run, and drops it once something has come to pass: what a function does that dies.
