@@ -10,7 +10,7 @@ use crate::timestamp::Timestamp;
 /// One image usage report. Every member that EC2 can leave out may be missing; nothing is guessed.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageReport.html>
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
 pub struct UsageReport {
     /// The ID that EC2 gave the report, an opaque text.
     pub report_id: Option<String>,
@@ -64,14 +64,20 @@ impl ReportState {
     }
 }
 
-impl From<String> for ReportState {
-    fn from(word: String) -> Self {
-        match word.as_str() {
+impl From<&str> for ReportState {
+    fn from(word: &str) -> Self {
+        match word {
             "available" => Self::Available,
             "pending" => Self::Pending,
             "error" => Self::Error,
-            _ => Self::Other(word),
+            _ => Self::Other(word.to_owned()),
         }
+    }
+}
+
+impl From<String> for ReportState {
+    fn from(word: String) -> Self {
+        Self::from(word.as_str())
     }
 }
 
@@ -84,7 +90,7 @@ impl From<ReportState> for String {
 /// A kind of resource that a report looks at.
 ///
 /// The list of kinds grows on AWS's side, so the name is a plain text.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceType {
     /// Its name, such as `ec2:Instance`.
     pub resource_type: Option<String>,
@@ -93,7 +99,7 @@ pub struct ResourceType {
 }
 
 /// An option of a resource type, such as `version-depth` of `ec2:LaunchTemplate`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceTypeOption {
     /// Its name.
     pub name: Option<String>,

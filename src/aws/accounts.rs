@@ -8,6 +8,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{
     self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
 };
+use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
 use super::broken_answer::BrokenAnswer;
@@ -92,6 +93,7 @@ impl Aws {
         let answer = aws_sdk_sts::Client::new(&self.config)
             .get_caller_identity()
             .send()
+            .boxed()
             .await?;
         let arn = answer.arn.unwrap_or_else(String::new);
         Caller::from_arn(&arn).ok_or_else(|| {
@@ -146,6 +148,7 @@ impl Aws {
                 .list_accounts()
                 .set_next_token(token.clone())
                 .send()
+                .boxed()
                 .await?;
             for account in answer.accounts.into_iter().flatten() {
                 if account
@@ -210,7 +213,7 @@ impl MemberRole {
             .role_arn(&self.role_arn)
             .role_session_name(SESSION_NAME)
             .set_external_id(self.external_id.clone());
-        let answer = request.send().await.map_err(CallFailure::from);
+        let answer = request.send().boxed().await.map_err(CallFailure::from);
         let granted = answer.and_then(|answer| {
             let granted = answer
                 .credentials

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{ImageUsageReport, ImageUsageReportEntry, ImageUsageResourceType};
+use aws_sdk_ec2::types::ImageUsageReportEntry;
 use aws_smithy_types::DateTime;
+use futures_util::FutureExt;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
+use super::report_page::PageReader;
 use super::whole_document::WholeDocument;
 use super::{AccountAccess, CallFailure, FailureKind, retry_partition, sdk_region};
-use crate::report::{ReportState, ResourceType, ResourceTypeOption, Tags, UsageEntry, UsageReport};
+use crate::report::{UsageEntry, UsageReport};
 use crate::snapshot::Filter;
 use crate::target::Region;
 use crate::timestamp::Timestamp;
@@ -65,16 +67,16 @@ impl UsageReports {
         query: &ReportQuery,
         token: Option<&str>,
     ) -> Result<ListedPage<UsageReport>, CallFailure> {
-        let answer = self
-            .request(query)
+        let reader = PageReader::default();
+        self.request(query)
             .set_next_token(token.map(str::to_owned))
+            .customize()
+            .interceptor(reader.clone())
             .send()
+            .boxed()
             .await?;
-        let reports = answer.image_usage_reports.into_iter().flatten();
-        Ok(ListedPage {
-            rows: reports.map(report).collect::<Result<_, _>>()?,
-            next_token: next_token(answer.next_token),
-        })
+        let page = reader.take();
+        page.ok_or_else(|| malformed("the answer was not read".to_owned()))
     }
 
     /// Reads one page of the entries of some reports, at most 200.
@@ -95,7 +97,10 @@ impl UsageReports {
             .set_report_ids(Some(report_ids.to_vec()))
             .set_max_results(max_results.map(whole_number))
             .set_next_token(token.map(str::to_owned))
+            .customize()
+            .interceptor(WholeDocument)
             .send()
+            .boxed()
             .await?;
         let entries = answer.image_usage_report_entries.into_iter().flatten();
         Ok(ListedPage {
@@ -113,6 +118,7 @@ impl UsageReports {
             .request(query)
             .dry_run(true)
             .send()
+            .boxed()
             .await
             .map_err(CallFailure::from)
         {
@@ -150,7 +156,7 @@ fn whole_number(number: u32) -> i32 {
 }
 
 /// An empty token is EC2's other way to say that there is no next page.
-fn next_token(token: Option<String>) -> Option<String> {
+pub(super) fn next_token(token: Option<String>) -> Option<String> {
     token.filter(|token| !token.is_empty())
 }
 
@@ -160,30 +166,8 @@ fn client(access: &AccountAccess, region: &Region) -> Client {
         .region(sdk_region(region))
         .retry_partition(partition)
         .retry_classifier(BrokenAnswer)
-        .interceptor(WholeDocument)
         .build();
     Client::from_conf(config)
-}
-
-fn report(report: ImageUsageReport) -> Result<UsageReport, CallFailure> {
-    Ok(UsageReport {
-        report_id: report.report_id,
-        image_id: report.image_id,
-        state: report.state.map(ReportState::from),
-        state_reason: report.state_reason,
-        creation_time: report.creation_time.map(timestamp).transpose()?,
-        expiration_time: report.expiration_time.map(timestamp).transpose()?,
-        resource_types: report.resource_types.map_or_else(Vec::new, |types| {
-            types.into_iter().map(resource_type).collect()
-        }),
-        requested_account_ids: report.account_ids.into_iter().flatten().collect(),
-        tags: report.tags.map_or_else(Tags::new, |tags| {
-            // A tag without a key has no name to lose: it stands under the empty one.
-            tags.into_iter()
-                .map(|tag| (tag.key.unwrap_or_else(String::new), tag.value))
-                .collect()
-        }),
-    })
 }
 
 fn entry(entry: ImageUsageReportEntry) -> Result<UsageEntry, CallFailure> {
@@ -195,19 +179,6 @@ fn entry(entry: ImageUsageReportEntry) -> Result<UsageEntry, CallFailure> {
         resource_type: entry.resource_type,
         usage_count: entry.usage_count,
     })
-}
-
-fn resource_type(kind: ImageUsageResourceType) -> ResourceType {
-    let options = kind.resource_type_options.into_iter().flatten();
-    ResourceType {
-        resource_type: kind.resource_type,
-        options: options
-            .map(|option| ResourceTypeOption {
-                name: option.option_name,
-                values: option.option_values.unwrap_or_else(Vec::new),
-            })
-            .collect(),
-    }
 }
 
 fn timestamp(time: DateTime) -> Result<Timestamp, CallFailure> {
@@ -234,7 +205,10 @@ impl EnabledRegions {
         let answer = client(access, home)
             .describe_regions()
             .all_regions(true)
+            .customize()
+            .interceptor(WholeDocument)
             .send()
+            .boxed()
             .await?;
         let opt_in_status = answer
             .regions

@@ -2,11 +2,15 @@
 //!
 //! Everything that goes in or comes out is this project's own: the SDK's `Option`s are decided here,
 //! and its errors become a [`CallFailure`].
+//!
+//! Each call is boxed: its future has several kilobytes, which all that waits for it would have too.
 
 mod accounts;
 mod broken_answer;
 mod ec2;
 mod failure;
+mod http;
+mod report_page;
 mod s3;
 mod whole_document;
 
@@ -16,8 +20,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region as SdkRegion, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 pub use accounts::{AccountAccess, Caller};
 pub use ec2::{EnabledRegions, ListedPage, MAX_IDS_PER_CALL, ReportQuery, UsageReports};
@@ -42,9 +46,6 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest wait before a retry.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// A TCP and TLS handshake that takes longer has lost packets: a new one is faster.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// One attempt, from sending to the last byte of the answer. A page of 1,000 reports is below 2 MB, a part
 /// of an upload 5 MiB; whatever takes longer hangs.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,14 +64,14 @@ impl Aws {
     /// function's environment.
     pub async fn from_environment() -> Self {
         Self {
-            config: loader().load().await,
+            config: loader(http::client()).load().await,
         }
     }
 
     /// Talks to a local AWS: everything at one endpoint, with an access key that it knows.
     pub async fn at_endpoint(endpoint: &str, region: &Region, access_key_id: &str) -> Self {
         let credentials = Credentials::new(access_key_id, "secret", None, None, "LocalAws");
-        let loader = loader()
+        let loader = loader(http::client())
             .endpoint_url(endpoint)
             .region(sdk_region(region))
             .credentials_provider(credentials);
@@ -90,10 +91,7 @@ impl Aws {
     }
 }
 
-fn loader() -> ConfigLoader {
-    let http_client = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+fn loader(http_client: SharedHttpClient) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http_client)
         .retry_config(
@@ -104,7 +102,6 @@ fn loader() -> ConfigLoader {
         )
         .timeout_config(
             TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
                 .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                 .operation_timeout(CALL_TIMEOUT)
                 .build(),

@@ -9,6 +9,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::broken_answer::BrokenAnswer;
 use super::failure::malformed;
@@ -154,6 +155,7 @@ impl Bucket {
             .key(key)
             .set_version_id(version_id.map(str::to_owned))
             .send()
+            .boxed()
             .await;
         let mut answer = match answer.map_err(CallFailure::from) {
             Ok(answer) => answer,
@@ -219,6 +221,7 @@ impl Bucket {
                 .customize()
                 .interceptor(WholeDocument)
                 .send()
+                .boxed()
                 .await?;
             for object in answer.contents.unwrap_or_default() {
                 let bytes = object.size.and_then(|size| u64::try_from(size).ok());
@@ -278,6 +281,7 @@ impl Bucket {
             .set_if_match(condition.if_match())
             .body(ByteStream::from(object.bytes))
             .send()
+            .boxed()
             .await?;
         Ok(version(answer.version_id))
     }
@@ -295,6 +299,7 @@ impl Bucket {
             .content_type(content_type)
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .send()
+            .boxed()
             .await?;
         let upload_id = answer
             .upload_id
@@ -328,6 +333,7 @@ impl Bucket {
             .checksum_sha256(&digest)
             .body(ByteStream::from(bytes))
             .send()
+            .boxed()
             .await?;
         let part = CompletedPart::builder()
             .part_number(number)
@@ -362,6 +368,7 @@ impl Bucket {
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
             .send()
+            .boxed()
             .await?;
         Ok(version(answer.version_id))
     }
@@ -376,7 +383,7 @@ impl Bucket {
             .abort_multipart_upload()
             .bucket(&self.name)
             .key(&upload.key);
-        request.upload_id(&upload.upload_id).send().await?;
+        request.upload_id(&upload.upload_id).send().boxed().await?;
         Ok(())
     }
 }

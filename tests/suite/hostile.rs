@@ -565,8 +565,6 @@ async fn a_page_that_cannot_be_read_in_full_is_asked_for_again_and_never_taken_i
     let seeds = [
         "bad-reference",
         "bad-time",
-        "cdata",
-        "comment-in-text",
         "cut",
         "error",
         "not-utf8",
