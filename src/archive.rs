@@ -9,7 +9,8 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use crate::aws::{
-    Bucket, CallFailure, Condition, FailureKind, NewObject, StoredFacts, Upload, UploadedPart,
+    Bucket, CallFailure, Condition, FailureKind, NewObject, Sha256Digest, StoredFacts, Upload,
+    UploadedPart,
 };
 use crate::keys::hex;
 use crate::snapshot::{ArchivedObject, TargetStatus};
@@ -142,11 +143,17 @@ impl TakenBy {
 pub struct LinesWriter {
     bucket: Bucket,
     key: String,
-    gzip: GzEncoder<Vec<u8>>,
+    /// There once there is something to compress: it takes a quarter of a megabyte.
+    gzip: Option<GzEncoder<Vec<u8>>>,
     digest: Sha256,
     bytes: u64,
     lines: u64,
     upload: Option<(Upload, Vec<UploadedPart>)>,
+}
+
+/// The header holds no time, so that the same lines give the same bytes.
+fn new_gzip() -> GzEncoder<Vec<u8>> {
+    GzEncoder::new(Vec::new(), Compression::default())
 }
 
 impl LinesWriter {
@@ -155,8 +162,7 @@ impl LinesWriter {
         Self {
             bucket,
             key,
-            // The header holds no time, so that the same lines give the same bytes.
-            gzip: GzEncoder::new(Vec::new(), Compression::default()),
+            gzip: None,
             digest: Sha256::new(),
             bytes: 0,
             lines: 0,
@@ -166,7 +172,11 @@ impl LinesWriter {
 
     /// The bytes that are held in memory, and have yet to be sent.
     pub fn unsent_bytes(&self) -> usize {
-        self.gzip.get_ref().len()
+        self.gzip.as_ref().map_or(0, |gzip| gzip.get_ref().len())
+    }
+
+    fn gzip(&mut self) -> &mut GzEncoder<Vec<u8>> {
+        self.gzip.get_or_insert_with(new_gzip)
     }
 
     /// Whether a part has been sent.
@@ -179,11 +189,14 @@ impl LinesWriter {
     /// A vector that grows by doubling leaves holes of its earlier sizes behind, and claims its last pages
     /// when there may be no memory left for them. Filled once, the peak stands from here on.
     pub fn claim_part(&mut self) {
-        let buffer = self.gzip.get_mut();
+        let buffer = self.gzip().get_mut();
         let (filled, whole) = (buffer.len(), PART_BYTES + PART_SLACK_BYTES);
         if buffer.capacity() < whole {
+            const PAGE: [u8; 4096] = [0; 4096];
             buffer.reserve_exact(whole - filled);
-            buffer.resize(whole, 0);
+            while buffer.len() < whole {
+                buffer.extend_from_slice(&PAGE[..PAGE.len().min(whole - buffer.len())]);
+            }
             buffer.truncate(filled);
         }
     }
@@ -196,7 +209,7 @@ impl LinesWriter {
     /// Adds a line, with its end, in memory only.
     pub fn push(&mut self, line: &[u8]) {
         // A vector takes everything.
-        let written = self.gzip.write_all(line);
+        let written = self.gzip().write_all(line);
         debug_assert!(written.is_ok(), "{written:?}");
         self.lines += 1;
     }
@@ -216,12 +229,12 @@ impl LinesWriter {
     /// # Errors
     /// Fails as S3 does; the object can't be finished then.
     pub async fn send_full_part(&mut self) -> Result<(), ArchiveError> {
-        let part = Bytes::from(std::mem::take(self.gzip.get_mut()));
+        let part = Bytes::from(std::mem::take(self.gzip().get_mut()));
         self.send_part(part.clone()).await?;
         // Nobody else holds it any more, so that this gives its memory back and copies nothing.
         let mut buffer = Vec::from(part);
         buffer.clear();
-        *self.gzip.get_mut() = buffer;
+        *self.gzip().get_mut() = buffer;
         Ok(())
     }
 
@@ -269,12 +282,9 @@ impl LinesWriter {
     }
 
     async fn send_rest(&mut self, metadata: &Metadata) -> Result<Written, ArchiveError> {
-        let empty = GzEncoder::new(Vec::new(), Compression::none());
+        let gzip = self.gzip.take().unwrap_or_else(new_gzip);
         // Writing to a vector can't fail.
-        let rest = std::mem::replace(&mut self.gzip, empty)
-            .finish()
-            .unwrap_or_else(|_| Vec::new());
-        let rest = Bytes::from(rest);
+        let rest = Bytes::from(gzip.finish().unwrap_or_else(|_| Vec::new()));
         let put = match self.is_upload() {
             true => {
                 self.send_part(rest.clone()).await?;
@@ -286,11 +296,15 @@ impl LinesWriter {
                 Some(rest)
             }
         };
-        let sha256 = hex(&self.digest.clone().finalize());
+        let digest: Sha256Digest = self.digest.clone().finalize().into();
+        let sha256 = hex(&digest);
         let mut condition = Condition::Absent;
         let mut turns = Turns::new();
         let version_id = loop {
-            let failure = match self.commit(put.clone(), metadata, &condition).await {
+            let failure = match self
+                .commit(put.clone(), &digest, metadata, &condition)
+                .await
+            {
                 Ok(version_id) => break version_id,
                 Err(failure) => failure,
             };
@@ -341,12 +355,12 @@ impl LinesWriter {
     async fn commit(
         &self,
         put: Option<Bytes>,
+        sha256: &Sha256Digest,
         metadata: &[(&'static str, String)],
         condition: &Condition,
     ) -> Result<Option<String>, CallFailure> {
         match (put, &self.upload) {
             (Some(bytes), _) => {
-                let sha256 = &Sha256::digest(&bytes).into();
                 let (key, content_type) = (self.key.as_str(), CONTENT_TYPE);
                 self.bucket
                     .put(

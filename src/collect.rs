@@ -9,7 +9,7 @@ use crate::aws::{Bucket, CallFailure, FailureKind, ReportQuery, UsageReports};
 use crate::changes::ChangeTally;
 use crate::compare;
 use crate::entries::{self, ArchivedEntries};
-use crate::findings::{self, Finding, FindingKind, ListedFindings};
+use crate::findings::{self, Finding, FindingKind, KindSet, ListedFindings};
 use crate::index;
 use crate::known::local_storage;
 use crate::listing::Listing;
@@ -23,8 +23,8 @@ use crate::snapshot::{
 };
 use crate::target::Target;
 
-/// How many reports are written in a row before other targets have their turn.
-const REPORTS_PER_TURN: u64 = 1_000;
+/// How many reports are noted or written in a row before calls under way have their turn: a millisecond.
+const REPORTS_PER_TURN: usize = 200;
 
 /// The audit of one target, under way.
 ///
@@ -97,26 +97,45 @@ impl TargetAudit {
     ) -> Result<(), CallFailure> {
         let mut pages = Pages::new(query.max_results);
         self.unnamed.start_listing_again();
+        let mut rows = Vec::new();
         loop {
             query.max_results = pages.max_results();
-            let page = match run.before_stop(reports.page(&query, pages.token())).await {
+            // What has come is noted while the next page is on its way.
+            let next = run.before_stop(reports.page(&query, pages.token()));
+            let (page, noted) = tokio::join!(next, self.note_all(run, rows));
+            noted?;
+            let page = match page {
                 Ok(page) => page,
                 // From the start: what was read before is recognised.
                 Err(failure) if pages.start_again_after(&failure) => {
                     self.unnamed.start_listing_again();
+                    rows = Vec::new();
                     continue;
                 }
                 Err(failure) => return Err(failure),
             };
             self.pages += 1;
-            for report in &page.rows {
-                self.note(run, report)?;
-            }
-            self.note_unsent(run, self.listing.bytes());
-            if !pages.turn(page.next_token)? {
-                return Ok(());
+            rows = page.rows;
+            match pages.turn(page.next_token) {
+                Ok(true) => {}
+                Ok(false) => return self.note_all(run, rows).await,
+                Err(no_end) => {
+                    self.note_all(run, rows).await?;
+                    return Err(no_end);
+                }
             }
         }
+    }
+
+    async fn note_all(&mut self, run: &Run, rows: Vec<UsageReport>) -> Result<(), CallFailure> {
+        for some in rows.chunks(REPORTS_PER_TURN) {
+            for report in some {
+                self.note(run, report)?;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.note_unsent(run, self.listing.bytes());
+        Ok(())
     }
 
     fn note(&mut self, run: &Run, report: &UsageReport) -> Result<(), CallFailure> {
@@ -296,7 +315,7 @@ impl TargetAudit {
         while let Some((head, members)) = spooled.next().map_err(local)? {
             let state = notes.state(&head);
             let facts = match &head.key {
-                Some(key) => Some(notes.facts(key).map_err(local)?),
+                Some(key) => Some(notes.facts_of_listed(key).map_err(local)?),
                 None => None,
             };
             let noted = facts.as_ref().and_then(|facts| notes.entries(facts));
@@ -317,10 +336,13 @@ impl TargetAudit {
             totals
                 .counts
                 .add_report(state.as_ref(), kinds, &entries, &run.facts.run_id);
-            if !kinds.is_empty() {
+            let expires = head.expiration_milliseconds;
+            let has_room = |kind: &_| !findings::comes_too_late(&totals.findings, *kind, expires);
+            let listed: KindSet = kinds.iter().filter(has_room).collect();
+            if !listed.is_empty() {
                 let report: UsageReport =
                     serde_json::from_slice(members).map_err(|error| local(error.into()))?;
-                for kind in kinds.iter() {
+                for kind in listed.iter() {
                     totals.findings.insert(Finding::new(
                         kind,
                         target,
@@ -344,7 +366,12 @@ impl TargetAudit {
                 writer.push(&line);
                 run.send_full_part(writer).await?;
             }
-            if totals.counts.reports.total.is_multiple_of(REPORTS_PER_TURN) {
+            if totals
+                .counts
+                .reports
+                .total
+                .is_multiple_of(REPORTS_PER_TURN as u64)
+            {
                 tokio::task::yield_now().await;
             }
         }

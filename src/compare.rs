@@ -28,7 +28,7 @@ pub(crate) async fn with_known(
     listing: &mut Listing,
     is_complete: bool,
 ) -> Option<ChangeTally> {
-    let previous = run.previous()?;
+    let previous = run.previous().await?;
     let mut tally = ChangeTally::default();
     // The latest one first: what it says of a report holds.
     for object in previous.objects(target).iter().rev() {

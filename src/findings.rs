@@ -442,6 +442,28 @@ fn plural(count: i64, unit: &str) -> String {
 /// The most urgent findings.
 pub type ListedFindings = Listed<Finding>;
 
+/// Whether a finding of this kind about a report with this expiry, in milliseconds since 1970, comes after
+/// all that are listed, and has no room any more.
+pub fn comes_too_late(
+    listed: &ListedFindings,
+    kind: FindingKind,
+    expiration_milliseconds: Option<i64>,
+) -> bool {
+    let Some(last) = listed.last_of_all() else {
+        return false;
+    };
+    let last_expiration = last.expiration_time.map(Timestamp::unix_milliseconds);
+    match (
+        last.kind.cmp(&kind),
+        last_expiration,
+        expiration_milliseconds,
+    ) {
+        (Ordering::Less, _, _) => true,
+        (Ordering::Equal, Some(last), Some(this)) => last < this,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -516,6 +538,34 @@ mod tests {
                 now(),
             )
         }
+    }
+
+    #[test]
+    fn a_finding_that_comes_too_late_is_one_that_would_not_be_listed() {
+        let mut listed = ListedFindings::default();
+        let expiring = |seconds| {
+            a_report()
+                .expiring_in(seconds)
+                .finding(FindingKind::Expiring)
+        };
+        for seconds in 0..MAX_LISTED as i64 {
+            let kept = expiring(seconds);
+            let expires = kept.expiration_time.map(Timestamp::unix_milliseconds);
+            assert!(!comes_too_late(&listed, kept.kind, expires), "{seconds}");
+            listed.insert(kept);
+        }
+        let late = |kind, seconds: i64| {
+            let moment = now().plus_seconds(seconds).unix_milliseconds();
+            comes_too_late(&listed, kind, Some(moment))
+        };
+        let last = MAX_LISTED as i64 - 1;
+        assert!(late(FindingKind::Expiring, last + 1));
+        // Its ID may come first.
+        assert!(!late(FindingKind::Expiring, last));
+        assert!(!late(FindingKind::Failed, last + 1));
+        assert!(late(FindingKind::Stuck, 0));
+        assert!(comes_too_late(&listed, FindingKind::Undated, None));
+        assert!(!comes_too_late(&listed, FindingKind::Expiring, None));
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
 
-/// Up to so many reports are held in memory: about 1 MB of them.
+/// Up to so many notes are held in memory: about 1 MB of them.
 ///
 /// One weekly report for each of 2,000 AMIs is 10,000 live ones, so that few targets ever have more.
-const MAX_REPORTS_IN_MEMORY: usize = 10_000;
+const MAX_NOTES_IN_MEMORY: usize = 10_000;
 
 /// What stands for a report: the first 128 bits of its ID's SHA-256, so that nobody can make two alike.
 pub type Key = [u8; 16];
@@ -23,17 +24,30 @@ pub fn key(report_id: &str) -> Key {
     key
 }
 
+/// The first 64 bits of a key: as even as any hash of it would be.
+fn even(key: &Key) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *key;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// What is noted of a report; its meaning is up to who notes it. The first byte is never 0.
 pub type Note = [u8; 16];
 
 /// Notes on reports, by key.
 ///
 /// Those on a small target's reports are held in memory. Those of a large one go to an unnamed temporary
-/// file, a hash table with open addressing of about 60 bytes a report, of which one block is held.
+/// file, many at a time, in the order in which they lie there.
 #[derive(Debug, Default)]
 pub struct ReportIndex {
-    in_memory: HashMap<Key, Note>,
-    table: Option<Table>,
+    recent: HashMap<Key, Note, BuildHasherDefault<KeyHasher>>,
+    older: Option<Older>,
+}
+
+/// The notes that have gone to the file.
+#[derive(Debug)]
+struct Older {
+    table: Table,
+    keys: Filter,
 }
 
 impl ReportIndex {
@@ -42,9 +56,10 @@ impl ReportIndex {
     /// # Errors
     /// Fails when the temporary file can't be read.
     pub fn get(&self, key: &Key) -> io::Result<Option<Note>> {
-        match &self.table {
-            None => Ok(self.in_memory.get(key).copied()),
-            Some(table) => Ok(table.find(key)?.1),
+        match (self.recent.get(key), &self.older) {
+            (Some(note), _) => Ok(Some(*note)),
+            (None, Some(older)) if older.keys.may_hold(key) => older.table.get(key),
+            (None, _) => Ok(None),
         }
     }
 
@@ -53,46 +68,149 @@ impl ReportIndex {
     /// # Errors
     /// Fails when the temporary file can't be written.
     pub fn put(&mut self, key: Key, note: Note) -> io::Result<()> {
-        if let Some(table) = &mut self.table {
-            return table.put(&key, &note);
+        debug_assert_ne!(note[0], 0);
+        self.recent.insert(key, note);
+        if self.recent.len() <= MAX_NOTES_IN_MEMORY {
+            return Ok(());
         }
-        self.in_memory.insert(key, note);
-        if self.in_memory.len() > MAX_REPORTS_IN_MEMORY {
-            let mut table = Table::with_blocks(FIRST_BLOCKS)?;
-            for (key, note) in std::mem::take(&mut self.in_memory) {
-                table.put(&key, &note)?;
-            }
-            self.table = Some(table);
-        }
-        Ok(())
+        let older = match &mut self.older {
+            Some(older) => older,
+            none => none.insert(Older {
+                table: Table::with_blocks(FIRST_BLOCKS)?,
+                keys: Filter::new(),
+            }),
+        };
+        let notes: Vec<_> = self.recent.drain().collect();
+        notes.iter().for_each(|(key, _)| older.keys.add(key));
+        older.table.put_all(notes)
     }
 
     /// Whether the notes have outgrown the memory.
     pub fn is_spilled(&self) -> bool {
-        self.table.is_some()
+        self.older.is_some()
+    }
+}
+
+/// Takes the hash of a key from the key.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // A slice's length comes before it, as a number of its own.
+        if let Ok(key) = bytes.try_into() {
+            self.0 = even(key);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Tells of most keys that are not in the file that they aren't, without a look at it (a Bloom filter).
+///
+/// With as many reports as a listing ever has, a million, it is wrong about 1 key in 40, and the file is
+/// looked at for nothing.
+#[derive(Debug)]
+struct Filter(Vec<u64>);
+
+const FILTER_BITS: usize = 8 * 1024 * 1024;
+
+impl Filter {
+    fn new() -> Self {
+        Self(vec![0; FILTER_BITS / u64::BITS as usize])
+    }
+
+    /// The word and the bit in it, of each of the four bits that stand for a key.
+    fn bits(key: &Key) -> impl Iterator<Item = (usize, u64)> {
+        let (fours, _) = key.as_chunks::<4>();
+        fours.iter().map(|four| {
+            let bit = u32::from_le_bytes(*four) as usize % FILTER_BITS;
+            let bits = u64::BITS as usize;
+            (bit / bits, 1 << (bit % bits))
+        })
+    }
+
+    fn add(&mut self, key: &Key) {
+        for (word, bit) in Self::bits(key) {
+            self.0[word] |= bit;
+        }
+    }
+
+    fn may_hold(&self, key: &Key) -> bool {
+        Self::bits(key).all(|(word, bit)| self.0[word] & bit != 0)
     }
 }
 
 const SLOT_BYTES: usize = size_of::<Key>() + size_of::<Note>();
 
-/// The unit of reading: a page of memory, with 128 slots.
+/// The unit of reading and writing: a page of memory, with 128 slots.
 const BLOCK_BYTES: usize = 4_096;
-const SLOTS_PER_BLOCK: usize = BLOCK_BYTES / SLOT_BYTES;
+const SLOTS_PER_BLOCK: u64 = (BLOCK_BYTES / SLOT_BYTES) as u64;
 
-/// Room for 16,384 reports before the table is first doubled.
+/// Room for 20,480 reports before the table is first doubled.
 const FIRST_BLOCKS: u64 = 256;
 
-/// The table is doubled when it is fuller than this many in eight: blocks overflow rarely then.
+/// The table is doubled when it could become fuller than this many in eight: blocks overflow rarely then.
 const FULLEST_EIGHTHS: u64 = 5;
 
-/// A hash table in a file. A report has its slot in the block that its key names or, where that is full,
-/// in the next one with room. An empty slot is all zeros, which a file reads as where nothing was written.
+/// A hash table with open addressing in a file, of about 60 bytes a report. A report has its slot in the
+/// block that its key names or, where that is full, in the next one with room. An empty slot is all zeros,
+/// which a file reads as where nothing was written.
 #[derive(Debug)]
 struct Table {
     file: File,
     /// A power of two.
     blocks: u64,
     reports: u64,
+}
+
+/// One block of the table, in memory.
+struct Block {
+    number: u64,
+    bytes: [u8; BLOCK_BYTES],
+    is_changed: bool,
+}
+
+/// Where a key's slot is in a block.
+enum Slot<'a> {
+    Found(&'a mut [u8]),
+    Free(&'a mut [u8]),
+    BlockFull,
+}
+
+impl Block {
+    fn read(file: &File, number: u64) -> io::Result<Self> {
+        let mut bytes = [0; BLOCK_BYTES];
+        file.read_exact_at(&mut bytes, number * BLOCK_BYTES as u64)?;
+        Ok(Self {
+            number,
+            bytes,
+            is_changed: false,
+        })
+    }
+
+    fn slot(&mut self, key: &Key) -> Slot<'_> {
+        for slot in self.bytes.chunks_exact_mut(SLOT_BYTES) {
+            if slot[size_of::<Key>()] == 0 {
+                return Slot::Free(slot);
+            }
+            if slot.starts_with(key) {
+                return Slot::Found(slot);
+            }
+        }
+        Slot::BlockFull
+    }
+
+    fn write(self, file: &File) -> io::Result<()> {
+        match self.is_changed {
+            true => file.write_all_at(&self.bytes, self.number * BLOCK_BYTES as u64),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Table {
@@ -106,65 +224,88 @@ impl Table {
         })
     }
 
-    /// Finds the place of a key in the file, and its note if it has one.
-    fn find(&self, key: &Key) -> io::Result<(u64, Option<Note>)> {
-        let [a, b, c, d, e, f, g, h, ..] = *key;
-        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]) % self.blocks;
-        let mut block = [0; BLOCK_BYTES];
-        for number in (first..self.blocks).chain(0..first) {
-            let start = number * BLOCK_BYTES as u64;
-            self.file.read_exact_at(&mut block, start)?;
-            for slot in 0..SLOTS_PER_BLOCK {
-                let bytes = &block[slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES];
-                let (held, note) = bytes.split_at(size_of::<Key>());
-                let at = start + (slot * SLOT_BYTES) as u64;
-                if note[0] == 0 {
-                    return Ok((at, None));
-                }
-                if held == key {
-                    let mut found = Note::default();
-                    found.copy_from_slice(note);
-                    return Ok((at, Some(found)));
-                }
-            }
-        }
-        Err(io::Error::other("the table of reports is full"))
+    /// The blocks in which a key may be, in the order in which they are tried.
+    fn places(&self, key: &Key) -> impl Iterator<Item = u64> + use<> {
+        let first = even(key) % self.blocks;
+        (first..self.blocks).chain(0..first)
     }
 
-    fn put(&mut self, key: &Key, note: &Note) -> io::Result<()> {
-        debug_assert_ne!(note[0], 0);
-        let (at, found) = self.find(key)?;
-        let mut slot = [0; SLOT_BYTES];
-        slot[..size_of::<Key>()].copy_from_slice(key);
-        slot[size_of::<Key>()..].copy_from_slice(note);
-        self.file.write_all_at(&slot, at)?;
-        if found.is_none() {
-            self.reports += 1;
-            if self.reports * 8 > self.blocks * SLOTS_PER_BLOCK as u64 * FULLEST_EIGHTHS {
-                self.double()?;
+    fn get(&self, key: &Key) -> io::Result<Option<Note>> {
+        for number in self.places(key) {
+            match Block::read(&self.file, number)?.slot(key) {
+                Slot::Found(slot) => {
+                    let (_, note) = slot.split_at(size_of::<Key>());
+                    return Ok(Some(note.try_into().map_err(io::Error::other)?));
+                }
+                Slot::Free(_) => return Ok(None),
+                Slot::BlockFull => {}
             }
         }
-        Ok(())
+        Err(table_full())
+    }
+
+    /// Writes notes, each of another key; each block is read and written once, but for those that overflow.
+    fn put_all(&mut self, mut notes: Vec<(Key, Note)>) -> io::Result<()> {
+        let most = self.reports + notes.len() as u64;
+        while most * 8 > self.blocks * SLOTS_PER_BLOCK * FULLEST_EIGHTHS {
+            self.double()?;
+        }
+        notes.sort_unstable_by_key(|(key, _)| even(key) % self.blocks);
+        let mut block = Block::read(&self.file, 0)?;
+        for (key, note) in notes {
+            let mut slot_found = false;
+            for number in self.places(&key) {
+                if block.number != number {
+                    let next = Block::read(&self.file, number)?;
+                    std::mem::replace(&mut block, next).write(&self.file)?;
+                }
+                let slot = match block.slot(&key) {
+                    Slot::Found(slot) => slot,
+                    Slot::Free(slot) => {
+                        self.reports += 1;
+                        slot
+                    }
+                    Slot::BlockFull => continue,
+                };
+                let (held, noted) = slot.split_at_mut(size_of::<Key>());
+                held.copy_from_slice(&key);
+                noted.copy_from_slice(&note);
+                block.is_changed = true;
+                slot_found = true;
+                break;
+            }
+            if !slot_found {
+                return Err(table_full());
+            }
+        }
+        block.write(&self.file)
     }
 
     fn double(&mut self) -> io::Result<()> {
         let mut larger = Self::with_blocks(self.blocks * 2)?;
-        let mut block = [0; BLOCK_BYTES];
+        let mut notes = Vec::new();
         for number in 0..self.blocks {
-            self.file
-                .read_exact_at(&mut block, number * BLOCK_BYTES as u64)?;
-            for slot in block.chunks_exact(SLOT_BYTES) {
+            let block = Block::read(&self.file, number)?;
+            for slot in block.bytes.chunks_exact(SLOT_BYTES) {
                 let (mut key, mut note) = (Key::default(), Note::default());
                 key.copy_from_slice(&slot[..size_of::<Key>()]);
                 note.copy_from_slice(&slot[size_of::<Key>()..]);
                 if note[0] != 0 {
-                    larger.put(&key, &note)?;
+                    notes.push((key, note));
                 }
             }
+            if notes.len() >= MAX_NOTES_IN_MEMORY {
+                larger.put_all(std::mem::take(&mut notes))?;
+            }
         }
+        larger.put_all(notes)?;
         *self = larger;
         Ok(())
     }
+}
+
+fn table_full() -> io::Error {
+    io::Error::other("the table of reports is full")
 }
 
 #[cfg(test)]
@@ -180,7 +321,7 @@ mod tests {
     #[test]
     fn a_note_is_found_again_and_replaced_in_memory_and_in_the_file() {
         let mut index = ReportIndex::default();
-        let count = 4 * MAX_REPORTS_IN_MEMORY as u64;
+        let count = 4 * MAX_NOTES_IN_MEMORY as u64;
         for number in 0..count {
             let key = key(&number.to_string());
             assert_eq!(index.get(&key).unwrap(), None);
@@ -208,14 +349,15 @@ mod tests {
             key[8..].copy_from_slice(&number.to_le_bytes());
             key
         };
-        let count = 2 * SLOTS_PER_BLOCK as u64;
-        for number in 0..count {
-            table.put(&key(number), &note(number)).unwrap();
+        let count = 2 * SLOTS_PER_BLOCK;
+        for numbers in [0..count / 2, count / 2..count] {
+            let notes = numbers.map(|number| (key(number), note(number)));
+            table.put_all(notes.collect()).unwrap();
         }
         assert_eq!((table.blocks, table.reports), (4, count));
         for number in 0..count {
-            assert_eq!(table.find(&key(number)).unwrap().1, Some(note(number)));
+            assert_eq!(table.get(&key(number)).unwrap(), Some(note(number)));
         }
-        assert_eq!(table.find(&key(count)).unwrap().1, None);
+        assert_eq!(table.get(&key(count)).unwrap(), None);
     }
 }

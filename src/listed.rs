@@ -29,6 +29,11 @@ impl<T: Ord> Listed<T> {
         }
     }
 
+    /// The last one that is kept, where whatever comes after it is not; `None` while there is room.
+    pub fn last_of_all(&self) -> Option<&T> {
+        self.0.peek().filter(|_| self.0.len() >= MAX_LISTED)
+    }
+
     /// Takes in another list.
     pub fn merge(&mut self, other: Self) {
         other.0.into_iter().for_each(|one| self.insert(one));

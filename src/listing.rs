@@ -6,11 +6,9 @@
 
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use flate2::Compression;
-use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
+use lz4_flex::block;
 use tempfile::SpooledTempFile;
 
 use crate::findings::KindSet;
@@ -34,6 +32,8 @@ pub(crate) struct Listing {
 #[derive(Default, Debug)]
 pub(crate) struct Notes {
     index: ReportIndex,
+    /// Whether there is more to know of any report than that it is listed.
+    has_more: bool,
     states: Numbers<Option<ReportState>>,
     places: Numbers<EntriesStatus>,
 }
@@ -164,7 +164,7 @@ impl Listing {
         )
     }
 
-    /// The reports, in EC2's order; more can't be noted after this.
+    /// The reports, in EC2's order.
     pub(crate) fn read(&mut self) -> io::Result<(SpooledReports<'_>, &Notes)> {
         Ok((self.spool.read()?, &self.notes))
     }
@@ -192,7 +192,7 @@ impl Listing {
             if soonest.len() == most && soonest.peek().is_some_and(is_late) {
                 continue;
             }
-            if notes.facts(&key)?.entries.is_some() {
+            if notes.facts_of_listed(&key)?.entries.is_some() {
                 continue;
             }
             let Members {
@@ -236,6 +236,17 @@ impl Notes {
             .map_or_else(Facts::new, Facts::from_note))
     }
 
+    /// What is known of a report that is listed.
+    pub(crate) fn facts_of_listed(&self, key: &Key) -> io::Result<Facts> {
+        match self.has_more {
+            true => self.facts(key),
+            false => Ok(Facts {
+                is_listed: true,
+                ..Facts::new()
+            }),
+        }
+    }
+
     /// Notes what was said of a report before, unless something later is noted.
     ///
     /// Returns what is known of it now if this was new.
@@ -256,6 +267,7 @@ impl Notes {
         if let Some(entries) = entries.filter(|_| missing) {
             facts.entries = Some(self.place(entries)?);
         }
+        self.has_more = true;
         if is_new || facts.entries.is_some() == missing {
             self.index.put(*key, facts.to_note())?;
         }
@@ -266,6 +278,7 @@ impl Notes {
     pub(crate) fn settle_entries(&mut self, key: &Key, entries: &EntriesStatus) -> io::Result<()> {
         let mut facts = self.facts(key)?;
         facts.entries = Some(self.place(entries)?);
+        self.has_more = true;
         self.index.put(*key, facts.to_note())
     }
 
@@ -411,85 +424,138 @@ impl Head {
     }
 }
 
-/// Reports, one after the other, compressed.
+/// Reports, one after the other, in chunks.
+///
+/// LZ4 takes a fifth of the time that deflate takes, twice; the reports come out larger, and nobody keeps
+/// them. The last chunk, the only one of a small target, is not compressed at all.
 #[derive(Debug)]
 struct Spool {
-    stage: Stage,
-    members: Vec<u8>,
+    /// The chunks that are full: the length of each, compressed and as it was, and the chunk.
+    full: SpooledTempFile,
+    full_bytes: usize,
+    last: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
-#[derive(Debug)]
-enum Stage {
-    Writing(DeflateEncoder<SpooledTempFile>),
-    Written(SpooledTempFile, usize),
-}
+/// LZ4 finds nothing again that is further back than this.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 impl Spool {
     fn new() -> Self {
-        let file = SpooledTempFile::new(SPOOL_BYTES_IN_MEMORY);
         Self {
-            stage: Stage::Writing(DeflateEncoder::new(file, Compression::fast())),
-            members: Vec::new(),
+            full: SpooledTempFile::new(SPOOL_BYTES_IN_MEMORY),
+            full_bytes: 0,
+            last: Vec::new(),
+            compressed: Vec::new(),
         }
     }
 
     fn push(&mut self, head: &Head, members: &ReportMembers<'_>) -> io::Result<()> {
-        let Stage::Writing(encoder) = &mut self.stage else {
-            return Err(io::Error::other("the listing has been read already"));
-        };
-        self.members.clear();
-        serde_json::to_writer(&mut self.members, members)?;
-        let length = u32::try_from(self.members.len()).map_err(io::Error::other)?;
-        encoder.write_all(&head.to_bytes(length))?;
-        encoder.write_all(&self.members)
+        let start = self.last.len();
+        self.last.extend_from_slice(&[0; HEAD_BYTES]);
+        serde_json::to_writer(&mut self.last, members)?;
+        let length = length(self.last.len() - start - HEAD_BYTES)?;
+        self.last[start..start + HEAD_BYTES].copy_from_slice(&head.to_bytes(length));
+        if self.last.len() >= CHUNK_BYTES {
+            self.put_away()?;
+        }
+        Ok(())
+    }
+
+    /// Puts a full chunk to the others.
+    fn put_away(&mut self) -> io::Result<()> {
+        const LENGTHS_BYTES: usize = 2 * size_of::<u32>();
+        let most = LENGTHS_BYTES + block::get_maximum_output_size(self.last.len());
+        let (lengths, room) = at_least(&mut self.compressed, most).split_at_mut(LENGTHS_BYTES);
+        let taken = block::compress_into(&self.last, room).map_err(io::Error::other)?;
+        lengths[..4].copy_from_slice(&length(taken)?.to_le_bytes());
+        lengths[4..].copy_from_slice(&length(self.last.len())?.to_le_bytes());
+        let chunk = &self.compressed[..LENGTHS_BYTES + taken];
+        self.full.seek(SeekFrom::End(0))?;
+        self.full.write_all(chunk)?;
+        self.full_bytes += chunk.len();
+        self.last.clear();
+        Ok(())
     }
 
     fn bytes(&self) -> usize {
-        match &self.stage {
-            Stage::Writing(encoder) => usize::try_from(encoder.total_out()).unwrap_or(usize::MAX),
-            Stage::Written(_, bytes) => *bytes,
-        }
+        self.full_bytes + self.last.len()
     }
 
     fn read(&mut self) -> io::Result<SpooledReports<'_>> {
-        if let Stage::Writing(encoder) = &mut self.stage {
-            encoder.try_finish()?;
-            let bytes = usize::try_from(encoder.total_out()).unwrap_or(usize::MAX);
-            let file = std::mem::replace(encoder.get_mut(), SpooledTempFile::new(0));
-            self.stage = Stage::Written(file, bytes);
-        }
-        match &mut self.stage {
-            Stage::Written(file, _) => {
-                file.seek(SeekFrom::Start(0))?;
-                Ok(SpooledReports {
-                    decoder: BufReader::new(DeflateDecoder::new(file)),
-                    members: Vec::new(),
-                })
-            }
-            Stage::Writing(_) => Err(io::Error::other("the listing can't be read yet")),
-        }
+        self.full.seek(SeekFrom::Start(0))?;
+        Ok(SpooledReports {
+            full: &mut self.full,
+            full_bytes: self.full_bytes,
+            last: Some(&self.last),
+            compressed: &mut self.compressed,
+            chunk: Vec::new(),
+            chunk_bytes: 0,
+            read: 0,
+        })
     }
+}
+
+fn length(bytes: usize) -> io::Result<u32> {
+    u32::try_from(bytes).map_err(io::Error::other)
 }
 
 /// The reports of a listing, one after the other.
 pub(crate) struct SpooledReports<'a> {
-    decoder: BufReader<DeflateDecoder<&'a mut SpooledTempFile>>,
-    members: Vec<u8>,
+    full: &'a mut SpooledTempFile,
+    full_bytes: usize,
+    last: Option<&'a [u8]>,
+    compressed: &'a mut Vec<u8>,
+    chunk: Vec<u8>,
+    chunk_bytes: usize,
+    /// How much of the chunk has been read.
+    read: usize,
 }
 
 impl SpooledReports<'_> {
     /// The next report: its head, and its members as JSON; `None` after the last one.
     pub(crate) fn next(&mut self) -> io::Result<Option<(Head, &[u8])>> {
-        if self.decoder.fill_buf()?.is_empty() {
+        if self.read == self.chunk_bytes && !self.turn_to_next_chunk()? {
             return Ok(None);
         }
-        let mut head = [0; HEAD_BYTES];
-        self.decoder.read_exact(&mut head)?;
-        let (head, length) = Head::from_bytes(head);
-        self.members.resize(length as usize, 0);
-        self.decoder.read_exact(&mut self.members)?;
-        Ok(Some((head, &self.members)))
+        let rest = &self.chunk[self.read..self.chunk_bytes];
+        let (head, rest) = rest.split_first_chunk().ok_or_else(cut_short)?;
+        let (head, length) = Head::from_bytes(*head);
+        let members = rest.get(..length as usize).ok_or_else(cut_short)?;
+        self.read += HEAD_BYTES + members.len();
+        Ok(Some((head, members)))
     }
+
+    fn turn_to_next_chunk(&mut self) -> io::Result<bool> {
+        self.read = 0;
+        if self.full_bytes == 0 {
+            self.chunk = self.last.take().unwrap_or(&[]).to_vec();
+            self.chunk_bytes = self.chunk.len();
+            return Ok(self.chunk_bytes > 0);
+        }
+        let (mut taken, mut length) = ([0; 4], [0; 4]);
+        self.full.read_exact(&mut taken)?;
+        self.full.read_exact(&mut length)?;
+        self.chunk_bytes = u32::from_le_bytes(length) as usize;
+        let compressed = at_least(self.compressed, u32::from_le_bytes(taken) as usize);
+        self.full.read_exact(compressed)?;
+        let chunk = at_least(&mut self.chunk, self.chunk_bytes);
+        block::decompress_into(compressed, chunk).map_err(io::Error::other)?;
+        self.full_bytes -= taken.len() + length.len() + compressed.len();
+        Ok(true)
+    }
+}
+
+/// So many bytes of a buffer, which grows where it has to and is never cleared.
+fn at_least(buffer: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
+    if buffer.len() < bytes {
+        buffer.resize(bytes, 0);
+    }
+    &mut buffer[..bytes]
+}
+
+fn cut_short() -> io::Error {
+    io::Error::from(io::ErrorKind::UnexpectedEof)
 }
 
 /// Things that come again and again, and a small number for each.

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryFutureExt};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, SetOnce};
 use tokio::time::Instant;
 
 use crate::archive::{ArchiveError, LinesWriter};
@@ -185,7 +184,7 @@ pub(crate) struct Run {
     pub(crate) page_size: u32,
     pub(crate) archive_entries: bool,
     prefix: Prefix,
-    previous: OnceLock<Previous>,
+    previous: SetOnce<Option<Previous>>,
 }
 
 impl Run {
@@ -218,9 +217,9 @@ impl Run {
         now + left / u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
-    /// The last unscoped snapshot; `None` where there is none that can be read.
-    pub(crate) fn previous(&self) -> Option<&Previous> {
-        self.previous.get()
+    /// The last unscoped snapshot, once it is read; `None` where there is none that can be read.
+    pub(crate) async fn previous(&self) -> Option<&Previous> {
+        self.previous.wait().await.as_ref()
     }
 
     /// Where the entries of a target lie.
@@ -406,7 +405,7 @@ impl Auditor {
             page_size: self.settings.page_size,
             archive_entries: self.settings.archive_entries,
             prefix: self.settings.archive_prefix.clone(),
-            previous: OnceLock::new(),
+            previous: SetOnce::new(),
         };
         if request.dry_run {
             let planned = self.plan(&run, &invocation).await?;
@@ -470,18 +469,23 @@ impl Auditor {
         let found = publish::find_snapshot(&self.bucket, &snapshot_key).await;
         let found = found.map_err(RunError::ArchiveFailed)?;
         let latest_key = self.settings.archive_prefix.latest();
-        let latest = LatestSnapshot::read(&self.bucket, &latest_key).await;
-        let latest = latest.map_err(RunError::ArchiveFailed)?;
-        let published = match found {
-            Some(published) => published,
-            None => {
-                let previous = self.previous(&latest).await;
-                if let Some(previous) = previous.map_err(RunError::ArchiveFailed)? {
-                    let _ = run.previous.set(previous);
-                }
-                self.audit(run, invocation, &snapshot_key).await?
+        let is_new = found.is_none();
+        // What is known is read while EC2 lists what is there.
+        let known = async {
+            let latest = LatestSnapshot::read(&self.bucket, &latest_key).await?;
+            if is_new {
+                // Nobody else sets it.
+                let _ = run.previous.set(self.previous(&latest).await?);
             }
+            Ok(latest)
         };
+        let (latest, published) =
+            tokio::try_join!(known.map_err(RunError::ArchiveFailed), async {
+                match found {
+                    Some(published) => Ok(published),
+                    None => self.audit(run, invocation, &snapshot_key).await,
+                }
+            })?;
         if run.facts.scope.full {
             let advanced =
                 publish::advance_latest(&self.bucket, &latest_key, latest, &published).await;
@@ -524,7 +528,7 @@ impl Auditor {
         let (tally, archive_error) = self.look_at_targets(run, planned).await;
         let finished_at = invocation.started_at.plus(run.clock.elapsed());
         let has_archived = tally.has_archived();
-        let baseline = run.previous().filter(|_| run.facts.scope.full);
+        let baseline = run.previous().await.filter(|_| run.facts.scope.full);
         let baseline = baseline.map(|previous| previous.baseline.clone());
         let snapshot = Snapshot::new(run.facts.clone(), finished_at, tally, baseline);
         let published = match archive_error {
@@ -576,14 +580,14 @@ impl Auditor {
     ) -> (Tally, Option<ArchiveError>) {
         let waiting = Semaphore::new(MAX_WAITING);
         let (mut tally, mut archive_error, mut again) = (Tally::default(), None, Vec::new());
-        let mut take_in = |look, again: &mut Vec<_>| match look {
+        let mut take_in = |look, previous: Option<&Previous>, again: &mut Vec<_>| match look {
             Look::Done(audited) => {
                 let Audited {
                     mut outcome,
                     archive_error: error,
                 } = *audited;
                 run.open_targets.fetch_sub(1, Ordering::Relaxed);
-                if let Some(previous) = run.previous()
+                if let Some(previous) = previous
                     && run.facts.scope.full
                     && outcome.ledger.status != TargetStatus::Complete
                 {
@@ -601,7 +605,7 @@ impl Auditor {
             .map(|planned| self.look_at(run, planned, None, Some(&waiting)))
             .buffer_unordered(concurrency);
         while let Some(look) = first_looks.next().await {
-            take_in(look, &mut again);
+            take_in(look, run.previous().await, &mut again);
         }
         let mut second_looks = futures_util::stream::iter(std::mem::take(&mut again))
             .map(|(planned, begun)| {
@@ -609,7 +613,7 @@ impl Auditor {
             })
             .buffer_unordered(concurrency);
         while let Some(look) = second_looks.next().await {
-            take_in(look, &mut again);
+            take_in(look, run.previous().await, &mut again);
         }
         (tally, archive_error)
     }

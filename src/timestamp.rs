@@ -76,20 +76,54 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl Timestamp {
+    /// Each report has two of these, and the standard library's way to pad a number is a long one.
+    fn text(self) -> String {
         let (hour, minute, second) = self.0.to_hms();
         let (year, month, day) = self.0.to_calendar_date();
-        let month = u8::from(month);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        )?;
+        let year = year.unsigned_abs();
+        let mut text = String::with_capacity("2026-10-25T13:27:12.123456700Z".len());
+        text.push_str(two_digits(year / 100));
+        text.push_str(two_digits(year));
+        for (mark, number) in [
+            ('-', u8::from(month)),
+            ('-', day),
+            ('T', hour),
+            (':', minute),
+            (':', second),
+        ] {
+            text.push(mark);
+            text.push_str(two_digits(number.into()));
+        }
         match self.0.nanosecond() {
             0 => {}
-            n if n % 1_000_000 == 0 => write!(f, ".{:03}", n / 1_000_000)?,
-            n => write!(f, ".{n:09}")?,
+            n if n % 1_000_000 == 0 => {
+                let milliseconds = n / 1_000_000;
+                text.push('.');
+                text.extend(char::from_digit(milliseconds / 100, 10));
+                text.push_str(two_digits(milliseconds));
+            }
+            n => text.push_str(&format!(".{n:09}")),
         }
-        f.write_str("Z")
+        text.push('Z');
+        text
     }
+}
+
+/// The last two digits of a number.
+fn two_digits(number: u32) -> &'static str {
+    const ALL: &str = "\
+        0001020304050607080910111213141516171819\
+        2021222324252627282930313233343536373839\
+        4041424344454647484950515253545556575859\
+        6061626364656667686970717273747576777879\
+        8081828384858687888990919293949596979899";
+    let start = number as usize % 100 * 2;
+    &ALL[start..start + 2]
 }
 
 /// A text that is not a time in RFC 3339.
@@ -116,7 +150,7 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&self.text())
     }
 }
 
@@ -149,6 +183,24 @@ mod tests {
             at("2026-10-25T13:27:12.1234567Z").to_string(),
             "2026-10-25T13:27:12.123456700Z"
         );
+    }
+
+    #[test]
+    fn every_moment_is_written_as_the_standard_library_would_pad_it() {
+        for (year, month, day, rest) in [
+            (0, 1, 1, 0),
+            (9, 12, 31, 7),
+            (1999, 10, 9, 99),
+            (9999, 2, 28, 59),
+        ] {
+            let (hour, minute, second) = (rest % 24, rest % 60, 59 - rest % 60);
+            for fraction in ["", ".001", ".090", ".999", ".000000001", ".123456789"] {
+                let text = format!(
+                    "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"
+                );
+                assert_eq!(at(&text).to_string(), text);
+            }
+        }
     }
 
     #[test]
