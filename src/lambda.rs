@@ -1,11 +1,14 @@
 //! The edge to Lambda: what the runtime hands in and takes back, and the log.
 
+use std::io;
+use std::num::NonZero;
 use std::time::SystemTime;
 
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use lambda_runtime_api_client::{Client, body::Body, build_request};
 use serde_json::Value;
 use time::OffsetDateTime;
+use tokio::runtime::{Builder, Runtime};
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -79,6 +82,33 @@ pub async fn refuse_to_start(error: &InvalidSettings) -> Result<(), lambda_runti
         Client::builder().build()?.call(request).await?;
     }
     Ok(())
+}
+
+/// The memory that comes with one core.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
+const MEGABYTES_PER_CORE: usize = 1_769;
+
+/// Makes the runtime: with one thread, or with as many as a larger function has cores for.
+///
+/// A small function sees two cores as well, of which it has a part of one; threads would only cost it
+/// memory.
+///
+/// # Errors
+/// Fails when the system gives no threads or no file descriptors.
+pub fn runtime() -> io::Result<Runtime> {
+    let memory = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok();
+    let megabytes: usize = memory.and_then(|size| size.parse().ok()).unwrap_or(0);
+    let there = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = match (megabytes / MEGABYTES_PER_CORE).min(there) {
+        0 | 1 => Builder::new_current_thread(),
+        cores => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(cores);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 /// The function's name, for its metrics; `local` outside Lambda.

@@ -8,9 +8,12 @@ use image_usage_auditor::run::Auditor;
 use image_usage_auditor::settings::{InvalidSettings, Settings};
 use lambda_runtime::{LambdaEvent, service_fn};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, lambda_runtime::Error> {
+fn main() -> Result<ExitCode, lambda_runtime::Error> {
     lambda::log_as_json();
+    lambda::runtime()?.block_on(serve())
+}
+
+async fn serve() -> Result<ExitCode, lambda_runtime::Error> {
     let auditor = match start().await {
         Ok(auditor) => auditor,
         Err(error) => {

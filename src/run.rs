@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryFutureExt};
+use futures_util::TryFutureExt;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit, SetOnce};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::archive::{ArchiveError, LinesWriter};
@@ -71,9 +73,10 @@ const MAX_WAITING: usize = 8;
 /// How many failed targets an error names; the log has a line for each.
 const MAX_NAMED_FAILURES: usize = 5;
 
-/// The function behind the Lambda handler.
+/// The function behind the Lambda handler; clones share what they hold.
+#[derive(Clone)]
 pub struct Auditor {
-    settings: Settings,
+    settings: Arc<Settings>,
     aws: Aws,
     home: Region,
     bucket: Bucket,
@@ -345,15 +348,18 @@ impl Stop {
 }
 
 /// What came of one look at a target.
-enum Look<'a> {
+enum Look {
     /// The target is done.
     Done(Box<Audited>),
     /// It failed with something that may pass, and is to be looked at again.
     Again {
         planned: Planned,
-        begun: Option<(Box<TargetAudit>, SemaphorePermit<'a>)>,
+        begun: Option<Begun>,
     },
 }
+
+/// What a look has read, and its place among those that wait.
+type Begun = (Box<TargetAudit>, OwnedSemaphorePermit);
 
 /// A target's outcome, and what the archive said where that failed it.
 struct Audited {
@@ -366,7 +372,7 @@ impl Auditor {
     pub fn new(settings: Settings, aws: Aws, home: Region, function_name: String) -> Self {
         let bucket = aws.bucket(&settings.archive_bucket);
         Self {
-            settings,
+            settings: Arc::new(settings),
             aws,
             home,
             bucket,
@@ -387,7 +393,7 @@ impl Auditor {
             Some(event_id) => RunId::of_event(scheduled_at, event_id),
             None => RunId::of_request(scheduled_at, &invocation.request_id),
         };
-        let run = Run {
+        let run = Arc::new(Run {
             queries: queries(&request, self.settings.page_size),
             facts: RunFacts {
                 run_id,
@@ -406,7 +412,7 @@ impl Auditor {
             archive_entries: self.settings.archive_entries,
             prefix: self.settings.archive_prefix.clone(),
             previous: SetOnce::new(),
-        };
+        });
         if request.dry_run {
             let planned = self.plan(&run, &invocation).await?;
             let preflight =
@@ -459,7 +465,7 @@ impl Auditor {
     /// Sees to it that the run is in the archive, and is the latest where it should be.
     async fn archive(
         &self,
-        run: &Run,
+        run: &Arc<Run>,
         invocation: &Invocation,
     ) -> Result<PublishedSnapshot, RunError> {
         let snapshot_key = self
@@ -520,7 +526,7 @@ impl Auditor {
 
     async fn audit(
         &self,
-        run: &Run,
+        run: &Arc<Run>,
         invocation: &Invocation,
         snapshot_key: &str,
     ) -> Result<PublishedSnapshot, RunError> {
@@ -575,58 +581,78 @@ impl Auditor {
     /// Looks at every target, and once more at those that failed with something that may pass.
     async fn look_at_targets(
         &self,
-        run: &Run,
+        run: &Arc<Run>,
         planned: Vec<Planned>,
     ) -> (Tally, Option<ArchiveError>) {
-        let waiting = Semaphore::new(MAX_WAITING);
-        let (mut tally, mut archive_error, mut again) = (Tally::default(), None, Vec::new());
-        let mut take_in = |look, previous: Option<&Previous>, again: &mut Vec<_>| match look {
-            Look::Done(audited) => {
-                let Audited {
-                    mut outcome,
-                    archive_error: error,
-                } = *audited;
-                run.open_targets.fetch_sub(1, Ordering::Relaxed);
-                if let Some(previous) = previous
-                    && run.facts.scope.full
-                    && outcome.ledger.status != TargetStatus::Complete
-                {
-                    outcome.ledger.earlier_objects =
-                        previous.earlier_objects(&outcome.ledger.target());
-                }
-                log(run, &outcome.ledger);
-                tally.add(outcome);
-                archive_error = archive_error.take().or(error);
+        let (mut tally, mut archive_error) = (Tally::default(), None);
+        let mut take_in = |audited: Audited, previous: Option<&Previous>| {
+            let Audited {
+                mut outcome,
+                archive_error: error,
+            } = audited;
+            run.open_targets.fetch_sub(1, Ordering::Relaxed);
+            if let Some(previous) = previous
+                && run.facts.scope.full
+                && outcome.ledger.status != TargetStatus::Complete
+            {
+                outcome.ledger.earlier_objects = previous.earlier_objects(&outcome.ledger.target());
             }
-            Look::Again { planned, begun } => again.push((planned, begun)),
+            log(run, &outcome.ledger);
+            tally.add(outcome);
+            archive_error = archive_error.take().or(error);
         };
-        let concurrency = self.settings.max_concurrent_targets;
-        let mut first_looks = futures_util::stream::iter(planned)
-            .map(|planned| self.look_at(run, planned, None, Some(&waiting)))
-            .buffer_unordered(concurrency);
-        while let Some(look) = first_looks.next().await {
-            take_in(look, run.previous().await, &mut again);
-        }
-        let mut second_looks = futures_util::stream::iter(std::mem::take(&mut again))
-            .map(|(planned, begun)| {
-                self.look_at(run, planned, begun.map(|(audit, _)| *audit), None)
-            })
-            .buffer_unordered(concurrency);
-        while let Some(look) = second_looks.next().await {
-            take_in(look, run.previous().await, &mut again);
-        }
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        let first = planned.into_iter().map(|planned| (planned, None));
+        let again = self
+            .look_at_each(run, first, Some(&waiting), &mut take_in)
+            .await;
+        let again = again
+            .into_iter()
+            .map(|(planned, begun)| (planned, begun.map(|(audit, _)| *audit)));
+        self.look_at_each(run, again, None, &mut take_in).await;
         (tally, archive_error)
+    }
+
+    /// Looks at targets, so many at a time, each in a task of its own: on as many cores as there are. Gives
+    /// those that are to be looked at again.
+    async fn look_at_each(
+        &self,
+        run: &Arc<Run>,
+        mut targets: impl Iterator<Item = (Planned, Option<TargetAudit>)>,
+        waiting: Option<&Arc<Semaphore>>,
+        take_in: &mut impl FnMut(Audited, Option<&Previous>),
+    ) -> Vec<(Planned, Option<Begun>)> {
+        let mut again = Vec::new();
+        // What is under way ends with this future.
+        let mut looks = JoinSet::new();
+        loop {
+            while looks.len() < self.settings.max_concurrent_targets
+                && let Some((planned, begun)) = targets.next()
+            {
+                let (auditor, run, waiting) = (self.clone(), Arc::clone(run), waiting.cloned());
+                looks.spawn(async move { auditor.look_at(&run, planned, begun, waiting).await });
+            }
+            match looks.join_next().await {
+                None => return again,
+                Some(Ok(Look::Done(audited))) => take_in(*audited, run.previous().await),
+                Some(Ok(Look::Again { planned, begun })) => again.push((planned, begun)),
+                Some(Err(failed)) => match failed.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(cancelled) => unreachable!("nobody cancels a look: {cancelled}"),
+                },
+            }
+        }
     }
 
     /// Looks at a target; `waiting` has the places of those that wait for a second look, and is `None` at
     /// that second look.
-    async fn look_at<'a>(
+    async fn look_at(
         &self,
         run: &Run,
         planned: Planned,
         begun: Option<TargetAudit>,
-        waiting: Option<&'a Semaphore>,
-    ) -> Look<'a> {
+        mut waiting: Option<Arc<Semaphore>>,
+    ) -> Look {
         let target = planned.target.clone();
         if let Some(failure) = &planned.refused {
             return self
@@ -640,7 +666,6 @@ impl Auditor {
         );
         let new = || TargetAudit::new(target.clone(), self.bucket.clone(), key.clone());
         let mut audit = begun.unwrap_or_else(new);
-        let mut waiting = waiting;
         loop {
             let second_look = waiting.is_none();
             let access = planned.account.access(second_look).await;
@@ -659,7 +684,7 @@ impl Auditor {
             let worth_another_look = stop.failure().kind.may_pass() && run.has_time();
             match (stop, waiting.take().filter(|_| worth_another_look)) {
                 (Stop::Reading(_), Some(waiting)) if audit.pages() > 0 => {
-                    match waiting.try_acquire() {
+                    match waiting.try_acquire_owned() {
                         Ok(place) if audit.is_small() => {
                             return Look::Again {
                                 planned,
@@ -704,20 +729,20 @@ impl Auditor {
         }
     }
 
-    async fn unread<'a>(
+    async fn unread(
         &self,
         run: &Run,
         target: Target,
         status: TargetStatus,
         failure: CallFailure,
-    ) -> Look<'a> {
+    ) -> Look {
         let outcome = self.not_audited(run, target, status, failure.into()).await;
         done(outcome)
     }
 
     /// Tells of a target that is not in the archive, whatever was read of it: for whoever relies on the
     /// archive, that is a target that was not read.
-    async fn unarchived<'a>(&self, run: &Run, target: Target, error: ArchiveError) -> Look<'a> {
+    async fn unarchived(&self, run: &Run, target: Target, error: ArchiveError) -> Look {
         let CallFailure {
             code,
             message,
@@ -770,7 +795,7 @@ impl Auditor {
     }
 }
 
-fn done<'a>(outcome: TargetOutcome) -> Look<'a> {
+fn done(outcome: TargetOutcome) -> Look {
     Look::Done(Box::new(Audited {
         outcome,
         archive_error: None,
