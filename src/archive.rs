@@ -1,6 +1,6 @@
 //! The objects that hold the reports: lines to gzip to S3.
 
-use std::io::Write;
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,16 +144,22 @@ pub struct LinesWriter {
     bucket: Bucket,
     key: String,
     /// There once there is something to compress: it takes a quarter of a megabyte.
-    gzip: Option<GzEncoder<Vec<u8>>>,
+    gzip: Option<Gzip>,
     digest: Sha256,
     bytes: u64,
     lines: u64,
     upload: Option<(Upload, Vec<UploadedPart>)>,
 }
 
+/// Compresses many lines at a time: each call of the compressor costs as much as a short line.
+type Gzip = BufWriter<GzEncoder<Vec<u8>>>;
+
+const LINES_BYTES: usize = 32 * 1024;
+
 /// The header holds no time, so that the same lines give the same bytes.
-fn new_gzip() -> GzEncoder<Vec<u8>> {
-    GzEncoder::new(Vec::new(), Compression::default())
+fn new_gzip() -> Gzip {
+    let gzip = GzEncoder::new(Vec::new(), Compression::default());
+    BufWriter::with_capacity(LINES_BYTES, gzip)
 }
 
 impl LinesWriter {
@@ -172,10 +178,12 @@ impl LinesWriter {
 
     /// The bytes that are held in memory, and have yet to be sent.
     pub fn unsent_bytes(&self) -> usize {
-        self.gzip.as_ref().map_or(0, |gzip| gzip.get_ref().len())
+        self.gzip
+            .as_ref()
+            .map_or(0, |gzip| gzip.get_ref().get_ref().len())
     }
 
-    fn gzip(&mut self) -> &mut GzEncoder<Vec<u8>> {
+    fn gzip(&mut self) -> &mut Gzip {
         self.gzip.get_or_insert_with(new_gzip)
     }
 
@@ -189,7 +197,7 @@ impl LinesWriter {
     /// A vector that grows by doubling leaves holes of its earlier sizes behind, and claims its last pages
     /// when there may be no memory left for them. Filled once, the peak stands from here on.
     pub fn claim_part(&mut self) {
-        let buffer = self.gzip().get_mut();
+        let buffer = self.gzip().get_mut().get_mut();
         let (filled, whole) = (buffer.len(), PART_BYTES + PART_SLACK_BYTES);
         if buffer.capacity() < whole {
             const PAGE: [u8; 4096] = [0; 4096];
@@ -229,12 +237,12 @@ impl LinesWriter {
     /// # Errors
     /// Fails as S3 does; the object can't be finished then.
     pub async fn send_full_part(&mut self) -> Result<(), ArchiveError> {
-        let part = Bytes::from(std::mem::take(self.gzip().get_mut()));
+        let part = Bytes::from(std::mem::take(self.gzip().get_mut().get_mut()));
         self.send_part(part.clone()).await?;
         // Nobody else holds it any more, so that this gives its memory back and copies nothing.
         let mut buffer = Vec::from(part);
         buffer.clear();
-        *self.gzip().get_mut() = buffer;
+        *self.gzip().get_mut().get_mut() = buffer;
         Ok(())
     }
 
@@ -282,9 +290,13 @@ impl LinesWriter {
     }
 
     async fn send_rest(&mut self, metadata: &Metadata) -> Result<Written, ArchiveError> {
-        let gzip = self.gzip.take().unwrap_or_else(new_gzip);
+        let gzip = self.gzip.take().unwrap_or_else(new_gzip).into_inner();
+        let rest = gzip.map_err(IntoInnerError::into_error);
         // Writing to a vector can't fail.
-        let rest = Bytes::from(gzip.finish().unwrap_or_else(|_| Vec::new()));
+        let rest = rest
+            .and_then(GzEncoder::finish)
+            .unwrap_or_else(|_| Vec::new());
+        let rest = Bytes::from(rest);
         let put = match self.is_upload() {
             true => {
                 self.send_part(rest.clone()).await?;
