@@ -227,3 +227,42 @@ def zipped_bytes(binary, folder):
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.write(binary, "bootstrap")
     return package.stat().st_size
+
+
+# Whole pages, so that the last one doesn't differ from the others.
+FEW_AND_MANY_REPORTS = (1_000, 3_000)
+
+
+def instructions_per_report(binary, local_aws, folder):
+    """The instructions that one report more takes, by callgrind: the start and the end of a run don't count."""
+    few, many = FEW_AND_MANY_REPORTS
+    counted = [_instructions(binary, local_aws, reports, folder) for reports in (few, many)]
+    return round((counted[1] - counted[0]) / (many - few))
+
+
+def _instructions(binary, local_aws, reports, folder):
+    """All instructions of one process with one invocation."""
+    profile = folder / f"callgrind-{reports}"
+    aws = LocalAws(
+        local_aws,
+        *("--regions", "us-east-1", "--reports", reports, "--bucket", "archive"),
+        *("--s3-root", folder / "s3", "--max-seconds", 600),
+    )
+    command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={profile}", binary]
+    variables = {
+        "AUDITOR_ARCHIVE_BUCKET": "archive",
+        "AUDITOR_ARCHIVE_PREFIX": f"{reports}/",
+        "AUDITOR_ARCHIVE_ENTRIES": "false",
+        "AWS_ENDPOINT_URL": aws.endpoint,
+    }
+    with (folder / "log").open("w") as log, running(aws):
+        function = Measured(command, log, **variables)
+        with running(function):
+            function.wait_for_next()
+            summary, _, _ = function.measure(scheduled_event(reports, "2026-11-22T06:00:00Z"))
+            # callgrind writes its file when the process ends, but not when it is killed.
+            function.process.send_signal(signal.SIGTERM)
+            function.process.wait(timeout=60)
+        Archived(folder / "s3" / "archive", summary).check(aws.started["accounts"])
+    with profile.open() as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(("totals:", "summary:")))
