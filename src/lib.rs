@@ -43,7 +43,8 @@
 //!   an error of the target, an empty page is not the end, an empty token is, and a token that has run out
 //!   restarts the listing once.
 //! - **Whole answers.** The SDK's XML decoder takes a document that is cut short, or ill-formed in the
-//!   middle, for one that ends there. Every answer is checked to be a whole document before it counts.
+//!   middle, for one that ends there. Every answer is checked to be a whole document before it counts; a
+//!   page of reports is read by a decoder of our own, which does both in one pass.
 //! - **Every `Option` is decided** where SDK types become ours, in [`aws`]; what is missing stays missing.
 //! - **A target is one of four things**: complete, incomplete with what came and why it broke off, failed
 //!   with why, or skipped, if EC2 says that its Region isn't enabled (`AuthFailure` alone doesn't say that,
@@ -105,7 +106,7 @@
 //!
 //! A report's line tells where its entries are, which is known only when every page has been read. Until
 //! then a report waits in a spool, compressed; what is to be known of it by its ID stands in an index. Both
-//! are held in memory for a small target, and in unnamed temporary files of about 60 and 50 bytes a report
+//! are held in memory for a small target, and in unnamed temporary files of about 130 and 70 bytes a report
 //! for a large one. With *C* = `AUDITOR_MAX_CONCURRENT_TARGETS`, *P* = `AUDITOR_PAGE_SIZE`, *R* the bytes of
 //! a report in EC2's XML (about 700; up to 40,000 with 50 tags of full length), and *T* the targets of the
 //! run, a run needs at most about
@@ -115,12 +116,23 @@
 //! which is 180 MB with the defaults and 8 huge targets at a time, and fits a function of 256 MB. The part
 //! is the smallest that S3 takes (a growing vector may have 8 MiB for its 5).
 //!
+//! # Where time goes
+//!
+//! A small function has a part of one core, so that processor time is what a run takes; most of it goes
+//! into gzip, then into XML and JSON. What is spent on each report is kept low: the page is read in one
+//! pass, the report's JSON is written once and copied from then on, the spool takes LZ4, and the index goes
+//! to its file many notes at a time. What can wait side by side does: the last snapshot is read while EC2
+//! lists, and a page is noted while the next one is on its way. Each target is a task, so that a function
+//! with memory for several cores uses them; with one, tokio's current-thread runtime spares the threads.
+//!
 //! # Start-up and dependencies
 //!
-//! tokio's current-thread runtime (the work is waiting and compressing), one TLS stack (rustls with ring;
-//! aws-lc would cost tens of milliseconds of CPU at start), one HTTP client for all SDK clients, made
-//! before the first invocation, where Lambda gives full CPU. `BehaviorVersion` is pinned, so that an update
-//! of the SDK changes no retry or time-out by itself.
+//! One TLS stack (rustls with ring; aws-lc would cost tens of milliseconds of CPU at start) and one HTTP
+//! client for all SDK clients, made before the first invocation, where Lambda gives full CPU. It trusts
+//! Amazon's five roots first, since reading the system's would be most of the start. Connections are not
+//! opened ahead: that would gain a run a few milliseconds, which nobody waits for. `BehaviorVersion` is
+//! pinned, so that an update of the SDK changes no retry or time-out by itself. In a release build, all
+//! that is logged below INFO is compiled out, of the SDK too.
 //!
 //! `aws-sdk-ec2` is nearly all of the build. Select packages with `--workspace --all-targets` as the Makefile
 //! does: another selection resolves other features and compiles it again.
