@@ -362,7 +362,8 @@ fn character(reference: &str) -> Result<char, Malformed> {
                 Some(digits) => (digits, 16),
                 None => (number, 10),
             };
-            char::from_u32(u32::from_str_radix(digits, radix).ok()?)
+            let number = u32::from_str_radix(digits, radix).ok()?;
+            char::from_u32(number).filter(|_| !digits.starts_with('+'))
         }),
     };
     let unknown = || Malformed(format!("the answer refers to `&{reference};`").into());
@@ -490,6 +491,7 @@ mod tests {
             (item("<imageId>&me;</imageId>"), "refers to `&me;`"),
             (item("<imageId>a & b</imageId>"), "no well-formed XML"),
             (item("<imageId>&#xD800;</imageId>"), "refers to `&#xD800;`"),
+            (item("<imageId>&#+65;</imageId>"), "refers to `&#+65;`"),
             (item("<imageId></state>"), "no well-formed XML"),
             (item("<imageId lang>ami</imageId>"), "malformed attribute"),
             (
