@@ -75,7 +75,7 @@ bench: .tools/bench/.complete .tools/cargo-lambda/.complete $(BENCH)/node/bundle
 	  echo "bench: the compiler has no target aarch64-unknown-linux-gnu: no package for arm64"; \
 	fi
 	.tools/bench/bin/python benches/compare "$(RELEASE)" "$(BENCH)/floor/release" "$(BENCH)/node/bundle.cjs" \
-	  --rounds $(or $(ROUNDS),6) --arm64 "$(BENCH)/lambda/image-usage-auditor/bootstrap" --write "$(BENCH)/table.md"
+	  --rounds $(or $(ROUNDS),6) --arm64 "$(BENCH)/lambda/image-usage-auditor/bootstrap" --write "$(BENCH)/results.md"
 
 bench-gates: ## Check the size of the package and the instructions of each report against the recorded ones
 	cargo build --release --locked
