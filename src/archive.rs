@@ -200,6 +200,7 @@ impl LinesWriter {
         let buffer = self.gzip().get_mut().get_mut();
         let (filled, whole) = (buffer.len(), PART_BYTES + PART_SLACK_BYTES);
         if buffer.capacity() < whole {
+            // Optimised for size, `resize` would go from byte to byte.
             const PAGE: [u8; 4096] = [0; 4096];
             buffer.reserve_exact(whole - filled);
             while buffer.len() < whole {

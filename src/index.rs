@@ -253,33 +253,32 @@ impl Table {
         }
         notes.sort_unstable_by_key(|(key, _)| even(key) % self.blocks);
         let mut block = Block::read(&self.file, 0)?;
-        for (key, note) in notes {
-            let mut slot_found = false;
-            for number in self.places(&key) {
-                if block.number != number {
-                    let next = Block::read(&self.file, number)?;
-                    std::mem::replace(&mut block, next).write(&self.file)?;
-                }
-                let slot = match block.slot(&key) {
-                    Slot::Found(slot) => slot,
-                    Slot::Free(slot) => {
-                        self.reports += 1;
-                        slot
-                    }
-                    Slot::BlockFull => continue,
-                };
-                let (held, noted) = slot.split_at_mut(size_of::<Key>());
-                held.copy_from_slice(&key);
-                noted.copy_from_slice(&note);
-                block.is_changed = true;
-                slot_found = true;
-                break;
-            }
-            if !slot_found {
-                return Err(table_full());
-            }
+        for (key, note) in &notes {
+            self.put(&mut block, key, note)?;
         }
         block.write(&self.file)
+    }
+
+    /// Puts a note into its block, which takes the place of the one that is held.
+    fn put(&mut self, block: &mut Block, key: &Key, note: &Note) -> io::Result<()> {
+        for number in self.places(key) {
+            if block.number != number {
+                let next = Block::read(&self.file, number)?;
+                std::mem::replace(block, next).write(&self.file)?;
+            }
+            let (slot, is_new) = match block.slot(key) {
+                Slot::Found(slot) => (slot, false),
+                Slot::Free(slot) => (slot, true),
+                Slot::BlockFull => continue,
+            };
+            let (held, noted) = slot.split_at_mut(size_of::<Key>());
+            held.copy_from_slice(key);
+            noted.copy_from_slice(note);
+            block.is_changed = true;
+            self.reports += u64::from(is_new);
+            return Ok(());
+        }
+        Err(table_full())
     }
 
     fn double(&mut self) -> io::Result<()> {

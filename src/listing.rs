@@ -466,7 +466,8 @@ impl Spool {
     fn put_away(&mut self) -> io::Result<()> {
         const LENGTHS_BYTES: usize = 2 * size_of::<u32>();
         let most = LENGTHS_BYTES + block::get_maximum_output_size(self.last.len());
-        let (lengths, room) = at_least(&mut self.compressed, most).split_at_mut(LENGTHS_BYTES);
+        self.compressed.resize(most, 0);
+        let (lengths, room) = self.compressed.split_at_mut(LENGTHS_BYTES);
         let taken = block::compress_into(&self.last, room).map_err(io::Error::other)?;
         lengths[..4].copy_from_slice(&length(taken)?.to_le_bytes());
         lengths[4..].copy_from_slice(&length(self.last.len())?.to_le_bytes());
@@ -490,7 +491,6 @@ impl Spool {
             last: Some(&self.last),
             compressed: &mut self.compressed,
             chunk: Vec::new(),
-            chunk_bytes: 0,
             read: 0,
         })
     }
@@ -507,7 +507,6 @@ pub(crate) struct SpooledReports<'a> {
     last: Option<&'a [u8]>,
     compressed: &'a mut Vec<u8>,
     chunk: Vec<u8>,
-    chunk_bytes: usize,
     /// How much of the chunk has been read.
     read: usize,
 }
@@ -515,10 +514,10 @@ pub(crate) struct SpooledReports<'a> {
 impl SpooledReports<'_> {
     /// The next report: its head, and its members as JSON; `None` after the last one.
     pub(crate) fn next(&mut self) -> io::Result<Option<(Head, &[u8])>> {
-        if self.read == self.chunk_bytes && !self.turn_to_next_chunk()? {
+        if self.read == self.chunk.len() && !self.turn_to_next_chunk()? {
             return Ok(None);
         }
-        let rest = &self.chunk[self.read..self.chunk_bytes];
+        let rest = &self.chunk[self.read..];
         let (head, rest) = rest.split_first_chunk().ok_or_else(cut_short)?;
         let (head, length) = Head::from_bytes(*head);
         let members = rest.get(..length as usize).ok_or_else(cut_short)?;
@@ -530,28 +529,20 @@ impl SpooledReports<'_> {
         self.read = 0;
         if self.full_bytes == 0 {
             self.chunk = self.last.take().unwrap_or(&[]).to_vec();
-            self.chunk_bytes = self.chunk.len();
-            return Ok(self.chunk_bytes > 0);
+            return Ok(!self.chunk.is_empty());
         }
         let (mut taken, mut length) = ([0; 4], [0; 4]);
         self.full.read_exact(&mut taken)?;
         self.full.read_exact(&mut length)?;
-        self.chunk_bytes = u32::from_le_bytes(length) as usize;
-        let compressed = at_least(self.compressed, u32::from_le_bytes(taken) as usize);
-        self.full.read_exact(compressed)?;
-        let chunk = at_least(&mut self.chunk, self.chunk_bytes);
-        block::decompress_into(compressed, chunk).map_err(io::Error::other)?;
-        self.full_bytes -= taken.len() + length.len() + compressed.len();
+        // What was there is written over; chunks are nearly alike in length, so that little is cleared.
+        self.compressed
+            .resize(u32::from_le_bytes(taken) as usize, 0);
+        self.full.read_exact(self.compressed)?;
+        self.chunk.resize(u32::from_le_bytes(length) as usize, 0);
+        block::decompress_into(self.compressed, &mut self.chunk).map_err(io::Error::other)?;
+        self.full_bytes -= taken.len() + length.len() + self.compressed.len();
         Ok(true)
     }
-}
-
-/// So many bytes of a buffer, which grows where it has to and is never cleared.
-fn at_least(buffer: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
-    if buffer.len() < bytes {
-        buffer.resize(bytes, 0);
-    }
-    &mut buffer[..bytes]
 }
 
 fn cut_short() -> io::Error {

@@ -11,7 +11,6 @@
 use std::env;
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -67,36 +66,34 @@ fn connector(roots: TrustStore) -> Connector {
 #[derive(Debug)]
 struct AmazonFirst {
     amazon: Connector,
-    needs_others: Arc<AtomicBool>,
     other_roots: TrustStore,
-    others: OnceLock<Connector>,
+    /// There once a host needs it.
+    others: Arc<OnceLock<Connector>>,
 }
 
 impl AmazonFirst {
     fn new(other_roots: TrustStore) -> Self {
         Self {
             amazon: connector(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
-            needs_others: Arc::default(),
             other_roots,
-            others: OnceLock::new(),
+            others: Arc::default(),
         }
     }
 }
 
 impl HttpConnector for AmazonFirst {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if self.needs_others.load(Ordering::Relaxed) {
-            let others = || connector(self.other_roots.clone());
-            return self.others.get_or_init(others).call(request);
+        if let Some(others) = self.others.get() {
+            return others.call(request);
         }
         let answer = self.amazon.call(request);
-        let needs_others = Arc::clone(&self.needs_others);
+        let (others, roots) = (Arc::clone(&self.others), self.other_roots.clone());
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             if let Err(failure) = &answer
                 && is_about_a_certificate(failure)
             {
-                needs_others.store(true, Ordering::Relaxed);
+                others.get_or_init(|| connector(roots));
             }
             answer
         })

@@ -3,7 +3,8 @@
 //! The SDK's XML decoder recovers silently from a document that is cut short or ill-formed: it hands
 //! out what it found so far as if that were all. It also takes only the first stretch of an element's
 //! text: what a CDATA section holds, or what comes after a comment, it drops. For a claim of
-//! completeness that is the worst kind of success, so every answer is checked before it is believed.
+//! completeness that is the worst kind of success, so every answer that it decodes is checked before it is
+//! believed.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
