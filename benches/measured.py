@@ -221,6 +221,11 @@ class Archived:
             raise SystemExit(f"the candidates archived different lines, such as\n{mine}\n{theirs}")
 
 
+def markdown(head, rows):
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
 def zipped_bytes(binary, folder):
     """The size of the package that the binary is deployed in."""
     package = folder / "bootstrap.zip"
