@@ -824,7 +824,8 @@ async fn three_thousand_four_hundred_targets_are_all_in_the_ledger_and_each_fail
     assert_eq!(once, BTreeSet::from([1, 2]));
 }
 
-#[tokio::test]
+// On several threads, as in a function with memory for several cores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_run_makes_few_calls_beyond_its_pages_and_objects() {
     let members: Vec<String> = (1..40)
         .map(|number| format!("{:012}", 222_200_000_000_u64 + number))
