@@ -6,7 +6,7 @@
 //! # A run
 //!
 //! A run reads like a sentence, and the modules are its words: **plan** the targets → **collect** each
-//! target's reports page by page, and judge them by the rules of **findings** → **compare** them with what
+//! target's reports page by page, and evaluate them by the rules of **findings** → **compare** them with what
 //! is **known** from the run before → fetch the **entries** that nobody has archived yet → **archive** the
 //! lines → **publish** the **snapshot** → answer with the summary.
 //!

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use image_usage_archive::documents::snapshot::{Filter, Scope};
+use image_usage_archive::documents::ReportFilter;
+use image_usage_archive::documents::Scope;
 use image_usage_archive::domain::target::{AccountId, Region};
 use image_usage_archive::domain::timestamp::Timestamp;
 
@@ -161,7 +162,7 @@ struct Members {
     account_ids: Option<Vec<AccountId>>,
     image_ids: Option<Vec<String>>,
     report_ids: Option<Vec<String>>,
-    filters: Option<Vec<Filter>>,
+    filters: Option<Vec<ReportFilter>>,
     max_results: Option<i64>,
     scheduled_at: Option<String>,
     dry_run: Option<bool>,

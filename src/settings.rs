@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use image_usage_archive::domain::findings::Policy;
 use image_usage_archive::domain::target::{AccountId, Region};
-use image_usage_archive::layout::Prefix;
+use image_usage_archive::layout::Layout;
 
 /// What the function is told by its environment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub struct Settings {
     /// `AUDITOR_ARCHIVE_BUCKET`: the bucket of the archive.
     pub archive_bucket: String,
     /// `AUDITOR_ARCHIVE_PREFIX`: the key prefix of the archive.
-    pub archive_prefix: Prefix,
+    pub archive_prefix: Layout,
     /// `AUDITOR_REGIONS`: the Regions to audit.
     pub regions: RegionChoice,
     /// `AUDITOR_ACCOUNTS`: the accounts to audit.
@@ -41,7 +41,7 @@ pub enum RegionChoice {
     /// Every Region that is enabled for each account.
     All,
     /// These, sorted, each once.
-    Listed(Vec<Region>),
+    TopList(Vec<Region>),
 }
 
 /// The accounts to audit.
@@ -52,7 +52,7 @@ pub enum AccountChoice {
     /// Every active account of the organization.
     Organization,
     /// These, sorted, each once.
-    Listed(Vec<AccountId>),
+    TopList(Vec<AccountId>),
 }
 
 /// A setting that the function cannot start with.
@@ -133,7 +133,7 @@ impl Settings {
         let regions = match variable("AUDITOR_REGIONS") {
             None => RegionChoice::Own,
             Some(text) if text.trim() == "all" => RegionChoice::All,
-            Some(text) => RegionChoice::Listed(list(
+            Some(text) => RegionChoice::TopList(list(
                 "AUDITOR_REGIONS",
                 &text,
                 "Region names separated by commas, or `all`",
@@ -142,7 +142,7 @@ impl Settings {
         let accounts = match variable("AUDITOR_ACCOUNTS") {
             None => AccountChoice::Own,
             Some(text) if text.trim() == "organization" => AccountChoice::Organization,
-            Some(text) => AccountChoice::Listed(list(
+            Some(text) => AccountChoice::TopList(list(
                 "AUDITOR_ACCOUNTS",
                 &text,
                 "account IDs separated by commas, or `organization`",
@@ -155,7 +155,7 @@ impl Settings {
         let needs_role = match &accounts {
             AccountChoice::Own => false,
             AccountChoice::Organization => true,
-            AccountChoice::Listed(ids) => ids.len() > 1,
+            AccountChoice::TopList(ids) => ids.len() > 1,
         };
         if needs_role && role_name.is_none() {
             let problem = "is not set, but AUDITOR_ACCOUNTS names other accounts: \
@@ -364,7 +364,7 @@ mod tests {
             .unwrap()
             .regions;
         let expected = ["eu-west-1", "us-east-1"].map(|name| name.parse().unwrap());
-        assert_eq!(regions, RegionChoice::Listed(expected.to_vec()));
+        assert_eq!(regions, RegionChoice::TopList(expected.to_vec()));
         assert_eq!(
             settings(&[("AUDITOR_REGIONS", "all")]).unwrap().regions,
             RegionChoice::All

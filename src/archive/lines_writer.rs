@@ -12,8 +12,8 @@ use image_usage_archive::aws::{
     Bucket, CallFailure, Condition, FailureKind, NewObject, Sha256Digest, StoredFacts, Upload,
     UploadedPart,
 };
-use image_usage_archive::documents::snapshot::{ArchivedObject, TargetStatus};
-use image_usage_archive::layout::hex;
+use image_usage_archive::documents::{ArchivedObject, TargetStatus};
+use image_usage_archive::domain::digest::hex;
 
 /// The size from which on a part is uploaded: the smallest that S3 takes, so that the least is held.
 ///
@@ -344,7 +344,7 @@ impl LinesWriter {
             let failure = match gone {
                 // The parts are gone too: a second look at the target sends them again.
                 true => CallFailure {
-                    kind: FailureKind::Passing,
+                    kind: FailureKind::Transient,
                     ..failure
                 },
                 false => failure,
@@ -396,7 +396,7 @@ impl LinesWriter {
                 {
                     // S3 wants all parts again after this; the second pass over the targets sends them.
                     Err(failure) if failure.kind == FailureKind::Conflict => Err(CallFailure {
-                        kind: FailureKind::Passing,
+                        kind: FailureKind::Transient,
                         ..failure
                     }),
                     completed => completed,

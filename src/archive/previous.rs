@@ -13,14 +13,15 @@ use crate::archive::lines_writer::{ArchiveError, failed};
 use crate::archive::snapshots::LatestSnapshot;
 use crate::staging::SPOOL_BYTES_IN_MEMORY;
 use image_usage_archive::aws::{Bucket, CallFailure, FailureKind, ReadAttempts};
-use image_usage_archive::documents::snapshot::{
-    ArchivedObject, Baseline, EntriesStatus, PreviousSnapshot,
-};
-use image_usage_archive::domain::findings::KindSet;
+use image_usage_archive::documents::{ArchivedObject, Baseline, PreviousSnapshot};
+use image_usage_archive::domain::digest::hex;
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings::FindingSet;
 use image_usage_archive::domain::report::ReportState;
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{Prefix, RunId, hex};
+use image_usage_archive::layout::Layout;
 
 /// How many objects of earlier runs a target is known by: the last complete reading and what came of the
 /// next ones that weren't. A target that breaks off more often than that loses the oldest of the latter.
@@ -59,7 +60,7 @@ impl Previous {
     /// Fails as S3 does.
     pub(crate) async fn read(
         bucket: &Bucket,
-        prefix: &Prefix,
+        prefix: &Layout,
         latest: &LatestSnapshot,
     ) -> Result<Option<Self>, ArchiveError> {
         let Some(copy) = latest.bytes() else {
@@ -124,7 +125,7 @@ pub(crate) struct KnownLine<'a> {
     #[serde(borrow)]
     pub(crate) image_id: Option<Cow<'a, str>>,
     pub(crate) state: Option<ReportState>,
-    pub(crate) findings: KindSet,
+    pub(crate) findings: FindingSet,
     pub(crate) entries: EntriesStatus,
 }
 
@@ -180,7 +181,7 @@ impl KnownLines {
             code: "ObjectDamaged".to_owned(),
             message: format!("the object {} of an earlier run {problem}", object.key),
             request_id: None,
-            kind: FailureKind::Lasting,
+            kind: FailureKind::Permanent,
         })
     }
 
@@ -205,6 +206,6 @@ pub(crate) fn local_storage(error: io::Error) -> CallFailure {
             "the function's temporary storage can't hold what is known of the reports: {error}"
         ),
         request_id: None,
-        kind: FailureKind::Lasting,
+        kind: FailureKind::Permanent,
     }
 }

@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use crate::archive::lines_writer::{ArchiveError, TakenBy, failed};
 use crate::staging::Listing;
 use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
-use image_usage_archive::documents::snapshot::{
-    ArchivedLine, ArchivedObject, EntriesStatus, EntryLine, TargetStatus,
-};
-use image_usage_archive::domain::report_key;
+use image_usage_archive::documents::{ArchivedLine, ArchivedObject, EntryLine, TargetStatus};
+use image_usage_archive::domain::digest::hex;
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::report_key::ReportKey;
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::Target;
-use image_usage_archive::layout::{RunId, hex};
 
 /// What an object of reports holds.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) async fn reports(
             EntriesStatus::NotAvailable | EntriesStatus::Pending { code: None } => Ok(()),
             settled => listing
                 .notes()
-                .settle_entries(&report_key::key(report_id), &settled),
+                .settle_entries(&ReportKey::of(report_id), &settled),
         }
     });
     let object = object.await?;
@@ -94,7 +94,7 @@ pub(crate) async fn entries(
             };
             listing
                 .notes()
-                .settle_unless_archived(&report_key::key(&report_id), &archived)
+                .settle_unless_archived(&ReportKey::of(&report_id), &archived)
         }
     };
     let object = each_line(bucket, key, |line| {
@@ -121,7 +121,7 @@ fn taken(bucket: &Bucket, key: &str, problem: &str) -> ArchiveError {
             "what lies there is no object of this auditor: {problem}; a bucket with versions keeps both"
         ),
         request_id: None,
-        kind: FailureKind::Lasting,
+        kind: FailureKind::Permanent,
     })
 }
 

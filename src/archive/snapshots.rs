@@ -6,9 +6,10 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::lines_writer::{ArchiveError, Turns, failed};
 use image_usage_archive::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject, Stored};
-use image_usage_archive::documents::snapshot::{Counts, RunStatus};
+use image_usage_archive::documents::{Counts, RunStatus};
+use image_usage_archive::domain::digest::hex;
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{RunId, hex};
 
 const CONTENT_TYPE: &str = "application/json";
 
@@ -64,7 +65,7 @@ pub async fn find_snapshot(
     };
     let head = serde_json::from_slice(&stored.bytes).map_err(|error| {
         let message = format!("the object is no snapshot of this auditor: {error}");
-        let kind = FailureKind::Lasting;
+        let kind = FailureKind::Permanent;
         failed("read", bucket, key)(CallFailure {
             code: "MalformedSnapshot".to_owned(),
             message,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use image_usage_archive::documents::snapshot::Counts;
+use image_usage_archive::documents::Counts;
 use image_usage_archive::domain::timestamp::Timestamp;
 
 /// The namespace of all metrics.

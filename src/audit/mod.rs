@@ -34,13 +34,14 @@ use crate::request::{InvalidRequest, Request};
 use crate::settings::Settings;
 use crate::staging::Listing;
 use image_usage_archive::aws::{Aws, Bucket, CallFailure, FailureKind};
-use image_usage_archive::documents::snapshot::{
+use image_usage_archive::documents::{
     Counts, LedgerLine, RunFacts, RunStatus, Scope, Snapshot, Tally, TargetError, TargetOutcome,
     TargetStatus,
 };
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{Prefix, RunId};
+use image_usage_archive::layout::Layout;
 
 /// The time that a run has where nothing tells its deadline: the longest that Lambda gives.
 const LONGEST_RUN: Duration = Duration::from_secs(900);
@@ -192,7 +193,7 @@ pub(crate) struct Run {
     max_concurrent_targets: usize,
     pub(crate) page_size: u32,
     pub(crate) archive_entries: bool,
-    prefix: Prefix,
+    prefix: Layout,
     previous: SetOnce<Option<Previous>>,
 }
 
@@ -331,7 +332,7 @@ fn deadline_exceeded() -> CallFailure {
         code: DEADLINE_EXCEEDED.to_owned(),
         message: "the function's time was up: give it more, or fewer targets".to_owned(),
         request_id: None,
-        kind: FailureKind::Lasting,
+        kind: FailureKind::Permanent,
     }
 }
 
@@ -687,7 +688,7 @@ impl Auditor {
                 },
                 Err(failure) => Stop::Reading(failure),
             };
-            let worth_another_look = stop.failure().kind.may_pass() && run.has_time();
+            let worth_another_look = stop.failure().kind.is_transient() && run.has_time();
             match (stop, waiting.take().filter(|_| worth_another_look)) {
                 (Stop::Reading(_), Some(waiting)) if audit.pages() > 0 => {
                     match waiting.try_acquire_owned() {

@@ -98,7 +98,7 @@ pub(crate) async fn targets(
     let mut account_ids: BTreeSet<AccountId> = match &settings.accounts {
         _ if !scoped.is_empty() => scoped.iter().cloned().collect(),
         AccountChoice::Own => BTreeSet::from([caller.account_id.clone()]),
-        AccountChoice::Listed(ids) => ids.iter().cloned().collect(),
+        AccountChoice::TopList(ids) => ids.iter().cloned().collect(),
         AccountChoice::Organization => {
             let listed = run.before_stop(accounts.organization_accounts()).await;
             listed.map_err(unreachable)?.into_iter().collect()
@@ -134,7 +134,7 @@ pub(crate) async fn targets(
                 account,
                 refused: Some(failure),
                 ..
-            }) if failure.kind.may_pass() => {
+            }) if failure.kind.is_transient() => {
                 again.push(Arc::clone(account));
             }
             _ => planned.extend(targets),
@@ -171,7 +171,7 @@ impl Regions<'_> {
         let (regions, refused) = match &settings.regions {
             _ if !scoped.is_empty() => (scoped.iter().cloned().collect(), None),
             RegionChoice::Own => (BTreeSet::from([home.clone()]), None),
-            RegionChoice::Listed(regions) => (regions.iter().cloned().collect(), None),
+            RegionChoice::TopList(regions) => (regions.iter().cloned().collect(), None),
             RegionChoice::All => match run
                 .before_stop(account.enabled_regions(home, second_look))
                 .await

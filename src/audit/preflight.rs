@@ -7,7 +7,7 @@ use crate::audit::Run;
 use crate::audit::plan::Planned;
 use crate::aws::ec2::UsageReports;
 use image_usage_archive::aws::{CallFailure, FailureKind};
-use image_usage_archive::documents::snapshot::TargetError;
+use image_usage_archive::documents::TargetError;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 
 /// What EC2 would permit.

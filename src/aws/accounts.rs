@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
 use image_usage_archive::aws::{
-    Aws, BrokenAnswer, CallFailure, FailureKind, WholeDocument, malformed, retry_partition,
+    Aws, CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, retry_partition,
     sdk_region,
 };
 use image_usage_archive::domain::target::{AccountId, Region};
@@ -110,7 +110,7 @@ impl Accounts {
             .await?;
         let arn = answer.arn.unwrap_or_else(String::new);
         Caller::from_arn(&arn).ok_or_else(|| {
-            malformed(format!(
+            CallFailure::malformed(format!(
                 "STS gave `{arn}` as the caller, which names no account"
             ))
         })
@@ -153,7 +153,7 @@ impl Accounts {
     /// Fails as Organizations does, after the SDK's retries, and on a page token given twice.
     pub async fn organization_accounts(&self) -> Result<Vec<AccountId>, CallFailure> {
         let config = aws_sdk_organizations::config::Builder::from(&self.config)
-            .retry_classifier(BrokenAnswer);
+            .retry_classifier(RetryBrokenResponses);
         let client = aws_sdk_organizations::Client::from_conf(config.build());
         let (mut accounts, mut token) = (Vec::new(), None::<String>);
         loop {
@@ -170,16 +170,15 @@ impl Accounts {
                     .is_some_and(|status| status.as_str() == "ACTIVE")
                 {
                     let id = account.id.unwrap_or_else(String::new);
-                    accounts.push(
-                        id.parse()
-                            .map_err(|error| malformed(format!("Organizations lists {error}")))?,
-                    );
+                    accounts.push(id.parse().map_err(|error| {
+                        CallFailure::malformed(format!("Organizations lists {error}"))
+                    })?);
                 }
             }
             match answer.next_token.filter(|next| !next.is_empty()) {
                 None => return Ok(accounts),
                 next if next == token => {
-                    return Err(malformed(
+                    return Err(CallFailure::malformed(
                         "Organizations gave the same page token twice".to_owned(),
                     ));
                 }
@@ -194,8 +193,8 @@ fn sts(config: &SdkConfig, caller: &str) -> aws_sdk_sts::Client {
         .retry_partition(retry_partition(format!("sts/{caller}")));
     aws_sdk_sts::Client::from_conf(
         config
-            .retry_classifier(BrokenAnswer)
-            .interceptor(WholeDocument)
+            .retry_classifier(RetryBrokenResponses)
+            .interceptor(RejectBrokenXml)
             .build(),
     )
 }
@@ -230,9 +229,9 @@ impl MemberRole {
         let granted = answer.and_then(|answer| {
             let granted = answer
                 .credentials
-                .ok_or_else(|| malformed("STS gave no credentials".to_owned()))?;
+                .ok_or_else(|| CallFailure::malformed("STS gave no credentials".to_owned()))?;
             let expiry = std::time::SystemTime::try_from(granted.expiration).map_err(|error| {
-                malformed(format!(
+                CallFailure::malformed(format!(
                     "STS gave credentials with an impossible end: {error}"
                 ))
             })?;
@@ -247,7 +246,7 @@ impl MemberRole {
         });
         granted.map_err(|mut failure| {
             failure.message = format!("failed to assume {}: {}", self.role_arn, failure.message);
-            if failure.kind != FailureKind::Passing {
+            if failure.kind != FailureKind::Transient {
                 // Another call may have set it meanwhile, to the same.
                 let _ = self.refusal.set(failure.clone());
             }

@@ -14,10 +14,11 @@ use lz4_flex::block;
 use tempfile::SpooledTempFile;
 
 use self::report_index::{Note, ReportIndex};
-use image_usage_archive::documents::snapshot::{EntriesStatus, ReportMembers};
-use image_usage_archive::domain::findings::KindSet;
+use image_usage_archive::documents::ReportFields;
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings::FindingSet;
 use image_usage_archive::domain::report::{ReportState, UsageReport};
-use image_usage_archive::domain::report_key::{self, Key};
+use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 
@@ -56,7 +57,7 @@ pub(crate) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     /// Its findings.
-    pub(crate) findings: KindSet,
+    pub(crate) findings: FindingSet,
     /// Its state, as a number.
     state: u16,
 }
@@ -81,7 +82,7 @@ impl Facts {
         Self {
             is_listed: flags & LISTED != 0,
             known: (flags & KNOWN != 0).then(|| Known {
-                findings: KindSet::from_bits(findings),
+                findings: FindingSet::from_bits(findings),
                 state: u16::from_le_bytes([s0, s1]),
             }),
             entries: (flags & ENTRIES != 0)
@@ -125,9 +126,9 @@ impl Listing {
         target: &Target,
         report_id: &str,
         report: &UsageReport,
-        findings: KindSet,
+        findings: FindingSet,
     ) -> io::Result<()> {
-        let key = report_key::key(report_id);
+        let key = ReportKey::of(report_id);
         let mut facts = self.notes.facts(&key)?;
         if facts.is_listed {
             return Ok(());
@@ -142,7 +143,7 @@ impl Listing {
         &mut self,
         target: &Target,
         report: &UsageReport,
-        findings: KindSet,
+        findings: FindingSet,
     ) -> io::Result<()> {
         self.spool_report(target, None, report, findings)
     }
@@ -150,9 +151,9 @@ impl Listing {
     fn spool_report(
         &mut self,
         target: &Target,
-        key: Option<Key>,
+        key: Option<ReportKey>,
         report: &UsageReport,
-        findings: KindSet,
+        findings: FindingSet,
     ) -> io::Result<()> {
         let state = self.notes.states.number(&report.state)?;
         self.spool.push(
@@ -163,7 +164,7 @@ impl Listing {
                 image: report.image_id.as_deref().map(image_hash),
                 expiration_milliseconds: report.expiration_time.map(Timestamp::unix_milliseconds),
             },
-            &ReportMembers::new(target, report),
+            &ReportFields::new(target, report),
         )
     }
 
@@ -232,7 +233,7 @@ impl Listing {
 
 impl Notes {
     /// What is known of a report.
-    pub(crate) fn facts(&self, key: &Key) -> io::Result<Facts> {
+    pub(crate) fn facts(&self, key: &ReportKey) -> io::Result<Facts> {
         Ok(self
             .index
             .get(key)?
@@ -240,7 +241,7 @@ impl Notes {
     }
 
     /// What is known of a report that is listed.
-    pub(crate) fn facts_of_listed(&self, key: &Key) -> io::Result<Facts> {
+    pub(crate) fn facts_of_listed(&self, key: &ReportKey) -> io::Result<Facts> {
         match self.has_more {
             true => self.facts(key),
             false => Ok(Facts {
@@ -255,8 +256,8 @@ impl Notes {
     /// Returns what is known of it now if this was new.
     pub(crate) fn note_known(
         &mut self,
-        key: &Key,
-        findings: KindSet,
+        key: &ReportKey,
+        findings: FindingSet,
         state: &Option<ReportState>,
         entries: Option<&EntriesStatus>,
     ) -> io::Result<Option<Facts>> {
@@ -278,7 +279,11 @@ impl Notes {
     }
 
     /// Notes where a report's entries are.
-    pub(crate) fn settle_entries(&mut self, key: &Key, entries: &EntriesStatus) -> io::Result<()> {
+    pub(crate) fn settle_entries(
+        &mut self,
+        key: &ReportKey,
+        entries: &EntriesStatus,
+    ) -> io::Result<()> {
         let mut facts = self.facts(key)?;
         facts.entries = Some(self.place(entries)?);
         self.has_more = true;
@@ -288,7 +293,7 @@ impl Notes {
     /// The same, unless they are in the archive already.
     pub(crate) fn settle_unless_archived(
         &mut self,
-        key: &Key,
+        key: &ReportKey,
         entries: &EntriesStatus,
     ) -> io::Result<()> {
         match self.entries(&self.facts(key)?) {
@@ -348,7 +353,7 @@ pub(crate) struct Wanted {
     expires_last: bool,
     expiration_milliseconds: Option<i64>,
     pub(crate) report_id: String,
-    pub(crate) key: Key,
+    pub(crate) key: ReportKey,
     pub(crate) image_id: Option<String>,
     pub(crate) creation_time: Option<Timestamp>,
 }
@@ -377,8 +382,8 @@ pub(crate) fn image_hash(image_id: &str) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     /// What stands for its ID; `None` where EC2 left that out.
-    pub(crate) key: Option<Key>,
-    pub(crate) findings: KindSet,
+    pub(crate) key: Option<ReportKey>,
+    pub(crate) findings: FindingSet,
     pub(crate) state: u16,
     pub(crate) image: Option<u64>,
     pub(crate) expiration_milliseconds: Option<i64>,
@@ -402,7 +407,7 @@ impl Head {
         bytes[8..16].copy_from_slice(&self.image.unwrap_or_default().to_le_bytes());
         let expiry = self.expiration_milliseconds.unwrap_or_default();
         bytes[16..24].copy_from_slice(&expiry.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.key.unwrap_or_default());
+        bytes[24..].copy_from_slice(&self.key.unwrap_or_default().0);
         bytes
     }
 
@@ -413,11 +418,11 @@ impl Head {
             eight.copy_from_slice(&rest[start..start + 8]);
             eight
         };
-        let mut key = Key::default();
-        key.copy_from_slice(&rest[16..]);
+        let mut key = ReportKey::default();
+        key.0.copy_from_slice(&rest[16..]);
         let head = Self {
             key: (flags & HAS_KEY != 0).then_some(key),
-            findings: KindSet::from_bits(findings),
+            findings: FindingSet::from_bits(findings),
             state: u16::from_le_bytes([s0, s1]),
             image: (flags & HAS_IMAGE != 0).then(|| u64::from_le_bytes(eight(0))),
             expiration_milliseconds: (flags & HAS_EXPIRY != 0)
@@ -453,7 +458,7 @@ impl Spool {
         }
     }
 
-    fn push(&mut self, head: &Head, members: &ReportMembers<'_>) -> io::Result<()> {
+    fn push(&mut self, head: &Head, members: &ReportFields<'_>) -> io::Result<()> {
         let start = self.last.len();
         self.last.extend_from_slice(&[0; HEAD_BYTES]);
         serde_json::to_writer(&mut self.last, members)?;
@@ -596,7 +601,7 @@ impl<T: Clone + Eq + Hash> Numbers<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image_usage_archive::layout::RunId;
+    use image_usage_archive::domain::run_id::RunId;
 
     fn target() -> Target {
         Target {
@@ -624,7 +629,7 @@ mod tests {
         for report in reports {
             let id = report.report_id.as_deref().unwrap();
             listing
-                .note(&target(), id, report, KindSet::default())
+                .note(&target(), id, report, FindingSet::default())
                 .unwrap();
         }
         listing
@@ -657,7 +662,7 @@ mod tests {
         ]);
         listing
             .notes
-            .settle_entries(&report_key::key("settled"), &EntriesStatus::NotAvailable)
+            .settle_entries(&ReportKey::of("settled"), &EntriesStatus::NotAvailable)
             .unwrap();
         let mut ids = |most| {
             let wanted = listing.soonest_unsettled(most).unwrap();
@@ -673,14 +678,14 @@ mod tests {
     #[test]
     fn what_is_known_later_stays_and_entries_are_taken_from_whoever_has_them() {
         let mut listing = listing(&[report("a", "available", None)]);
-        let key = report_key::key("a");
+        let key = ReportKey::of("a");
         let state = Some(ReportState::Pending);
         let archived = EntriesStatus::Archived {
             key: "k".to_owned(),
             run_id: RunId::of_request("2026-11-22T06:00:00Z".parse().unwrap(), "r"),
             count: 7,
         };
-        let none = KindSet::default();
+        let none = FindingSet::default();
         assert!(
             listing
                 .notes

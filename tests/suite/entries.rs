@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration as Wait;
 
-use image_usage_archive::layout::hex;
+use image_usage_archive::domain::digest::hex;
 use image_usage_auditor::audit::{Answer, Summary};
 use local_aws::{Call, Entry, Fault, FaultKind, LocalAws, Page, Report, ResourceType, When, World};
 use serde_json::{Value, json};

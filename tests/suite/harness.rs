@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use image_usage_archive::aws::Aws;
+use image_usage_archive::domain::digest::hex;
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::hex;
 use image_usage_auditor::audit::{Answer, Auditor, Invocation, RunError, Summary};
 use image_usage_auditor::settings::Settings;
 use local_aws::{Clock, LocalAws, Report, ResourceTypeOption, World};

@@ -11,9 +11,10 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt, stream};
 use image_usage_archive::domain::report::{ResourceType, ResourceTypeOption, UsageReport};
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{Prefix, RunId};
+use image_usage_archive::layout::Layout;
 use image_usage_auditor::request::Request;
 use image_usage_auditor::settings::Settings;
 use local_aws::{Report, Tag};
@@ -237,7 +238,7 @@ proptest! {
     ) {
         let prefix_text = prefix;
         let (Ok(prefix), Ok(region), Ok(account_id)) = (
-            prefix_text.parse::<Prefix>(),
+            prefix_text.parse::<Layout>(),
             region.parse::<Region>(),
             account_id.parse::<AccountId>(),
         ) else {

@@ -471,7 +471,7 @@ impl Played<'_> {
         match ended {
             Ended::Snapshot(summary) => {
                 let bytes = &objects[&summary.snapshot.key];
-                let sha256 = image_usage_archive::layout::hex(&Sha256::digest(bytes));
+                let sha256 = image_usage_archive::domain::digest::hex(&Sha256::digest(bytes));
                 assert_eq!(summary.snapshot.sha256, sha256);
                 let snapshot: Value = serde_json::from_slice(bytes).unwrap();
                 let told = serde_json::to_value(summary).unwrap();

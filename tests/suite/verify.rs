@@ -10,9 +10,9 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use image_usage_archive::aws::Aws;
-use image_usage_archive::documents::snapshot::{ArchivedObject, Snapshot};
-use image_usage_archive::layout::hex;
-use image_usage_archive::source::{Archive, CouldNotLook};
+use image_usage_archive::documents::{ArchivedObject, Snapshot};
+use image_usage_archive::domain::digest::hex;
+use image_usage_archive::source::{Source, Unreadable};
 use image_usage_archive::verify::{Options, Place, Verdict, Verifier, verify};
 use image_usage_auditor::audit::{Answer, Auditor, Invocation, Summary};
 use local_aws::{Fault, FaultKind, LocalAws, SeedOptions, When, World};
@@ -83,10 +83,10 @@ impl Week {
         self.aws.archive_root().join(BUCKET).join(PREFIX)
     }
 
-    async fn bucket(&self) -> Archive {
+    async fn bucket(&self) -> Source {
         let home = "us-east-1".parse().unwrap();
         let client = Aws::at_endpoint(&self.aws.endpoint(), &home, &format!("AKIA{ACCOUNT}")).await;
-        Archive::Bucket {
+        Source::Bucket {
             bucket: client.bucket(BUCKET),
             prefix: PREFIX.to_owned(),
         }
@@ -154,8 +154,8 @@ struct Copy {
 }
 
 impl Copy {
-    fn archive(&self) -> Archive {
-        Archive::Folder(self.folder.path().to_owned())
+    fn archive(&self) -> Source {
+        Source::Folder(self.folder.path().to_owned())
     }
 
     fn objects(&self) -> BTreeMap<String, Vec<u8>> {
@@ -248,7 +248,7 @@ fn run_binary(arguments: &[&str], environment: &[(&str, &str)]) -> (Output, Stri
 #[tokio::test]
 async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
     let week = Week::new().await;
-    let in_folder = verify(&Archive::Folder(week.root()), &Options::default())
+    let in_folder = verify(&Source::Folder(week.root()), &Options::default())
         .await
         .unwrap();
     assert_eq!(problems(&in_folder), Vec::<String>::new());
@@ -700,7 +700,7 @@ async fn a_second_chain_is_a_problem_and_a_first_run_that_died_is_not() {
     let aws = local_aws(&world).await;
     let auditor = auditor(&aws, &[]).await;
     let root = aws.archive_root().join(BUCKET).join(PREFIX);
-    let archive = Archive::Folder(root.clone());
+    let archive = Source::Folder(root.clone());
     let mut runs = 0;
     for (after, is_clean) in [(1, true), (2, false)] {
         for _ in 0..after {
@@ -829,7 +829,7 @@ async fn a_gap_in_the_schedule_is_a_note_and_a_problem_once_the_interval_is_give
         run_at(&auditor, &world, full(day)).await;
     }
     let root = aws.archive_root().join(BUCKET).join(PREFIX);
-    let archive = Archive::Folder(root.clone());
+    let archive = Source::Folder(root.clone());
     let verdict = verify(&archive, &Options::default()).await.unwrap();
     assert!(verdict.is_clean(), "{verdict}");
     let gap = "no run from 2026-11-24T06:00:00Z to 2026-11-26T06:00:00Z: 48.0 hours";
@@ -918,7 +918,7 @@ async fn the_binary_tells_by_its_status_what_it_found() {
     assert!(text.contains(&format!("\n  {key}: is missing; ")), "{text}");
     let (output, text) = run_binary(&["--help"], &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(text.starts_with("Usage: verify ARCHIVE"), "{text}");
+    assert!(text.contains("Usage: image-usage verify"), "{text}");
 }
 
 #[tokio::test]
@@ -1046,5 +1046,5 @@ async fn a_listing_of_many_pages_is_read_to_its_end_and_one_that_breaks_off_is_n
         .on_key("entries/");
     week.aws.faults().add(denied);
     let error = verify(&archive, &Options::default()).await.unwrap_err();
-    assert!(matches!(error, CouldNotLook::Bucket { .. }), "{error}");
+    assert!(matches!(error, Unreadable::Bucket { .. }), "{error}");
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use image_usage_archive::source::Archive;
+use image_usage_archive::source::Source;
 use image_usage_archive::verify::{Options, verify};
 
 #[derive(Parser)]
@@ -75,7 +75,7 @@ async fn answer(arguments: Verify) -> Result<(String, ExitCode), Box<dyn Error>>
         head,
         every_hours,
     } = arguments;
-    let archive = Archive::at(&archive).await?;
+    let archive = Source::at(&archive).await?;
     let verdict = verify(&archive, &Options { head, every_hours }).await?;
     let status = match verdict.is_clean() {
         true => ExitCode::SUCCESS,

@@ -14,7 +14,8 @@ use crate::aws::ec2::pagination::Pages;
 use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};
 use crate::staging::{Listing, Wanted};
 use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
-use image_usage_archive::documents::snapshot::{ArchivedObject, EntriesStatus, EntryLine};
+use image_usage_archive::documents::{ArchivedObject, EntryLine};
+use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::report::{ReportState, UsageEntry};
 use image_usage_archive::domain::target::Target;
 
@@ -402,7 +403,7 @@ fn stray(entry: &UsageEntry) -> CallFailure {
         code: "MalformedResponse".to_owned(),
         message: format!("EC2 gave an entry of {of}"),
         request_id: None,
-        kind: FailureKind::Passing,
+        kind: FailureKind::Transient,
     }
 }
 

@@ -9,10 +9,10 @@ use crate::archive::previous::{KnownLine, KnownLines};
 use crate::audit::Run;
 use crate::staging::{Facts, Head, Listing, Notes};
 use image_usage_archive::aws::Bucket;
-use image_usage_archive::documents::changes::{ChangeTally, Subject};
-use image_usage_archive::documents::snapshot::EntriesStatus;
-use image_usage_archive::domain::findings::KindSet;
-use image_usage_archive::domain::report_key;
+use image_usage_archive::documents::{ChangeTally, Subject};
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings::FindingSet;
+use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::target::Target;
 
 /// Notes in the listing what earlier runs said of each report: its state, its findings, and where its
@@ -74,7 +74,7 @@ fn note_lines(
             continue;
         };
         let archived = matches!(entries, EntriesStatus::Archived { .. }).then_some(&entries);
-        let key = report_key::key(&report_id);
+        let key = ReportKey::of(&*report_id);
         let noted = listing
             .notes()
             .note_known(&key, findings, &state, archived)?;
@@ -101,7 +101,7 @@ pub(crate) fn report(
     notes: &Notes,
     head: &Head,
     facts: &Facts,
-    findings: KindSet,
+    findings: FindingSet,
     members: &[u8],
 ) -> io::Result<()> {
     let before = facts.known.map(|known| known.findings);

@@ -17,14 +17,15 @@ use crate::aws::ec2::pagination::Pages;
 use crate::aws::ec2::{ReportQuery, UsageReports};
 use crate::staging::Listing;
 use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
-use image_usage_archive::documents::changes::ChangeTally;
-use image_usage_archive::documents::snapshot::{
-    ArchivedObject, Counts, EntriesStatus, LedgerLine, ReportLine, TargetError, TargetOutcome,
+use image_usage_archive::documents::{
+    ArchivedObject, ChangeTally, Counts, LedgerLine, ReportLine, TargetError, TargetOutcome,
     TargetStatus,
 };
-use image_usage_archive::domain::findings::{self, Finding, FindingKind, KindSet, ListedFindings};
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings;
+use image_usage_archive::domain::findings::{Finding, FindingKind, FindingSet, ListedFindings};
 use image_usage_archive::domain::report::{ReportState, UsageReport};
-use image_usage_archive::domain::report_key;
+use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::target::Target;
 
 /// How many reports are noted or written in a row before calls under way have their turn: a millisecond.
@@ -143,7 +144,7 @@ impl TargetAudit {
     }
 
     fn note(&mut self, run: &Run, report: &UsageReport) -> Result<(), CallFailure> {
-        let findings = findings::judge(report, run.facts.policy, run.facts.started_at);
+        let findings = findings::evaluate(report, run.facts.policy, run.facts.started_at);
         let noted = match &report.report_id {
             Some(id) => self.listing.note(&self.target, id, report, findings),
             None if self.unnamed.insert(report)? => {
@@ -341,8 +342,8 @@ impl TargetAudit {
                 .counts
                 .add_report(state.as_ref(), kinds, &entries, &run.facts.run_id);
             let expires = head.expiration_milliseconds;
-            let has_room = |kind: &_| !findings::comes_too_late(&totals.findings, *kind, expires);
-            let listed: KindSet = kinds.iter().filter(has_room).collect();
+            let has_room = |kind: &_| !findings::is_below_cutoff(&totals.findings, *kind, expires);
+            let listed: FindingSet = kinds.iter().filter(has_room).collect();
             if !listed.is_empty() {
                 let report: UsageReport =
                     serde_json::from_slice(members).map_err(|error| local(error.into()))?;
@@ -388,7 +389,7 @@ impl TargetAudit {
         let going: HashSet<_> = findings
             .iter()
             .filter(|finding| is_going(finding))
-            .filter_map(|finding| finding.report_id.as_deref().map(report_key::key))
+            .filter_map(|finding| finding.report_id.as_deref().map(ReportKey::of))
             .collect();
         if going.is_empty() {
             return Ok(());
@@ -412,9 +413,9 @@ impl TargetAudit {
             let newer: UsageReport = serde_json::from_slice(members)?;
             for old in older {
                 let Some(id) = &old.report_id else { continue };
-                let is_better = newest.get(id).is_none_or(|best| {
-                    findings::successor_rank(&newer) > findings::successor_rank(best)
-                });
+                let is_better = newest
+                    .get(id)
+                    .is_none_or(|best| findings::preference(&newer) > findings::preference(best));
                 if is_better && findings::supersedes(&newer, old) {
                     newest.insert(id.clone(), newer.clone());
                 }
@@ -470,7 +471,7 @@ impl UnnamedReports {
                     "more than {MAX_UNNAMED_REPORTS} reports have no ID to tell them by"
                 ),
                 request_id: None,
-                kind: FailureKind::Lasting,
+                kind: FailureKind::Permanent,
             });
         }
         let unnamed = self.archived.entry(digest).or_default();

@@ -11,12 +11,12 @@ use aws_smithy_types::DateTime;
 use futures_util::FutureExt;
 
 use image_usage_archive::aws::{
-    BrokenAnswer, CallFailure, FailureKind, WholeDocument, malformed, retry_partition, sdk_region,
+    CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, retry_partition, sdk_region,
 };
 
 use self::report_page::PageReader;
 use super::AccountAccess;
-use image_usage_archive::documents::snapshot::Filter;
+use image_usage_archive::documents::ReportFilter;
 use image_usage_archive::domain::report::{UsageEntry, UsageReport};
 use image_usage_archive::domain::target::Region;
 use image_usage_archive::domain::timestamp::Timestamp;
@@ -34,7 +34,7 @@ pub struct ReportQuery {
     /// Only these reports, at most 200; empty for all.
     pub report_ids: Vec<String>,
     /// Only reports that every filter lets through.
-    pub filters: Vec<Filter>,
+    pub filters: Vec<ReportFilter>,
     /// How many reports to ask for in one call; `None` leaves it to EC2.
     pub max_results: Option<u32>,
 }
@@ -80,7 +80,7 @@ impl UsageReports {
             .boxed()
             .await?;
         let page = reader.take();
-        page.ok_or_else(|| malformed("the answer was not read".to_owned()))
+        page.ok_or_else(|| CallFailure::malformed("the answer was not read".to_owned()))
     }
 
     /// Reads one page of the entries of some reports, at most 200.
@@ -102,7 +102,7 @@ impl UsageReports {
             .set_max_results(max_results.map(whole_number))
             .set_next_token(token.map(str::to_owned))
             .customize()
-            .interceptor(WholeDocument)
+            .interceptor(RejectBrokenXml)
             .send()
             .boxed()
             .await?;
@@ -128,7 +128,7 @@ impl UsageReports {
         {
             Err(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
             Err(failure) => Err(failure),
-            Ok(_) => Err(malformed(
+            Ok(_) => Err(CallFailure::malformed(
                 "EC2 answered a dry run with a listing".to_owned(),
             )),
         }
@@ -169,7 +169,7 @@ fn client(access: &AccountAccess, region: &Region) -> Client {
     let config = aws_sdk_ec2::config::Builder::from(access.config())
         .region(sdk_region(region))
         .retry_partition(partition)
-        .retry_classifier(BrokenAnswer)
+        .retry_classifier(RetryBrokenResponses)
         .build();
     Client::from_conf(config)
 }
@@ -187,7 +187,7 @@ fn entry(entry: ImageUsageReportEntry) -> Result<UsageEntry, CallFailure> {
 
 fn timestamp(time: DateTime) -> Result<Timestamp, CallFailure> {
     Timestamp::from_unix(time.secs(), time.subsec_nanos()).ok_or_else(|| {
-        malformed(format!(
+        CallFailure::malformed(format!(
             "EC2 gave a time outside the years 0 to 9999: {} seconds since 1970",
             time.secs()
         ))
@@ -210,7 +210,7 @@ impl EnabledRegions {
             .describe_regions()
             .all_regions(true)
             .customize()
-            .interceptor(WholeDocument)
+            .interceptor(RejectBrokenXml)
             .send()
             .boxed()
             .await?;
@@ -223,7 +223,9 @@ impl EnabledRegions {
             .collect();
         let enabled = Self { opt_in_status };
         match enabled.names().is_empty() {
-            true => Err(malformed("EC2 lists no Region that is enabled".to_owned())),
+            true => Err(CallFailure::malformed(
+                "EC2 lists no Region that is enabled".to_owned(),
+            )),
             false => Ok(enabled),
         }
     }

@@ -64,7 +64,7 @@ impl Pages {
                 message: "EC2 gave a page token for the second time: the listing has no end"
                     .to_owned(),
                 request_id: None,
-                kind: FailureKind::Passing,
+                kind: FailureKind::Transient,
             });
         }
         self.token = next;

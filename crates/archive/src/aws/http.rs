@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::aws::Bucket;
     use crate::aws::client::loader;
-    use crate::layout::hex;
+    use crate::domain::digest::hex;
 
     #[test]
     fn the_roots_have_the_keys_that_amazon_publishes() {

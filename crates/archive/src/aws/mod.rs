@@ -10,10 +10,10 @@ mod s3;
 mod xml_guard;
 
 pub use client::{Aws, retry_partition, sdk_region};
-pub use failure::{CallFailure, FailureKind, malformed};
-pub use retry::BrokenAnswer;
+pub use failure::{CallFailure, FailureKind, chain};
+pub use retry::RetryBrokenResponses;
 pub use s3::{
     Bucket, Condition, NewObject, ReadAttempts, Sha256Digest, Stored, StoredFacts, Upload,
     UploadedPart,
 };
-pub use xml_guard::WholeDocument;
+pub use xml_guard::RejectBrokenXml;

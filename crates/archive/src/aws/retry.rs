@@ -8,9 +8,9 @@ use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryA
 /// The SDK's own classifiers retry a connection that fails before the answer, but not one that fails
 /// in the middle of it. Every call of the auditor may be sent twice.
 #[derive(Debug)]
-pub struct BrokenAnswer;
+pub struct RetryBrokenResponses;
 
-impl ClassifyRetry for BrokenAnswer {
+impl ClassifyRetry for RetryBrokenResponses {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         // A success that could not be decoded comes as an error of the operation.
         let undecoded = context
@@ -27,6 +27,6 @@ impl ClassifyRetry for BrokenAnswer {
     }
 
     fn name(&self) -> &'static str {
-        "BrokenAnswer"
+        "RetryBrokenResponses"
     }
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::client::{CALL_TIMEOUT, retry_partition};
-use super::failure::{CallFailure, FailureKind, malformed};
-use super::retry::BrokenAnswer;
-use super::xml_guard::WholeDocument;
+use super::failure::{CallFailure, FailureKind};
+use super::retry::RetryBrokenResponses;
+use super::xml_guard::RejectBrokenXml;
 
 /// A bucket, and the calls that the archive needs of it.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ impl ReadAttempts {
     /// Gives the failure back where that would not help, or was done often enough.
     pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
         self.0 += 1;
-        if failure.kind != FailureKind::Passing || self.0 == Self::MOST {
+        if failure.kind != FailureKind::Transient || self.0 == Self::MOST {
             return Err(failure);
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Bucket {
         let config = aws_sdk_s3::config::Builder::from(config)
             .force_path_style(own_endpoint)
             .retry_partition(retry_partition(format!("s3/{name}")))
-            .retry_classifier(BrokenAnswer)
+            .retry_classifier(RetryBrokenResponses)
             .build();
         Self {
             client: Client::from_conf(config),
@@ -164,17 +164,23 @@ impl Bucket {
         };
         let read = async {
             while let Some(chunk) = answer.body.next().await {
-                let broken = |error| malformed(format!("reading the object broke off: {error}"));
+                let broken = |error| {
+                    CallFailure::malformed(format!("reading the object broke off: {error}"))
+                };
                 each_chunk(&chunk.map_err(broken)?);
             }
             Ok(())
         };
         let read = tokio::time::timeout(CALL_TIMEOUT, read).await;
-        read.unwrap_or_else(|_| Err(malformed("reading the object took too long".to_owned())))?;
+        read.unwrap_or_else(|_| {
+            Err(CallFailure::malformed(
+                "reading the object took too long".to_owned(),
+            ))
+        })?;
         let metadata = answer.metadata.into_iter().flatten().collect();
-        let etag = answer
-            .e_tag
-            .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
+        let etag = answer.e_tag.ok_or_else(|| {
+            CallFailure::malformed("S3 gave no entity tag for the object".to_owned())
+        })?;
         Ok(Some(StoredFacts {
             etag,
             version_id: version(answer.version_id),
@@ -219,19 +225,19 @@ impl Bucket {
                 .prefix(prefix)
                 .set_continuation_token(token)
                 .customize()
-                .interceptor(WholeDocument)
+                .interceptor(RejectBrokenXml)
                 .send()
                 .boxed()
                 .await?;
             for object in answer.contents.unwrap_or_default() {
                 let bytes = object.size.and_then(|size| u64::try_from(size).ok());
                 let (Some(key), Some(bytes)) = (object.key, bytes) else {
-                    return Err(malformed(
+                    return Err(CallFailure::malformed(
                         "S3 listed an object without key or size".to_owned(),
                     ));
                 };
                 if !key.starts_with(prefix) {
-                    return Err(malformed(format!(
+                    return Err(CallFailure::malformed(format!(
                         "S3 listed {key}, which nobody asked for"
                     )));
                 }
@@ -239,7 +245,7 @@ impl Bucket {
             }
             token = match (answer.is_truncated, answer.next_continuation_token) {
                 (Some(true), None) => {
-                    return Err(malformed(
+                    return Err(CallFailure::malformed(
                         "S3 broke a listing off without a token".to_owned(),
                     ));
                 }
@@ -247,7 +253,7 @@ impl Bucket {
                 (Some(false) | None, _) => return Ok(listed),
             };
             if !tokens.insert(token.clone()) {
-                return Err(malformed(
+                return Err(CallFailure::malformed(
                     "S3 gave a page token for the second time: the listing has no end".to_owned(),
                 ));
             }
@@ -303,7 +309,7 @@ impl Bucket {
             .await?;
         let upload_id = answer
             .upload_id
-            .ok_or_else(|| malformed("S3 gave no ID for the upload".to_owned()))?;
+            .ok_or_else(|| CallFailure::malformed("S3 gave no ID for the upload".to_owned()))?;
         Ok(Upload {
             key: key.to_owned(),
             upload_id,

@@ -17,12 +17,12 @@ use quick_xml::events::Event;
 /// Turns a successful answer whose XML isn't a whole, well-formed document into an error, which the SDK
 /// retries.
 #[derive(Debug)]
-pub struct WholeDocument;
+pub struct RejectBrokenXml;
 
 #[dyn_dispatch_hint]
-impl Intercept for WholeDocument {
+impl Intercept for RejectBrokenXml {
     fn name(&self) -> &'static str {
-        "WholeDocument"
+        "RejectBrokenXml"
     }
 
     fn read_after_deserialization(

@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::findings::{FindingKind, KindSet, finding_id};
+use crate::domain::findings::{FindingKind, FindingSet, finding_id};
 use crate::domain::report::ReportState;
 use crate::domain::target::{AccountId, Region, Target};
-use crate::domain::top_list::Listed;
+use crate::domain::top_list::TopList;
 
 /// What is different from the snapshot that `previous` names.
 ///
@@ -138,12 +138,12 @@ pub struct Subject<'a> {
 #[derive(Clone, Default, Debug)]
 pub struct ChangeTally {
     findings: FindingChanges,
-    opened: Listed<String>,
-    resolved: Listed<String>,
+    opened: TopList<String>,
+    resolved: TopList<String>,
     reports: ReportChanges,
-    appeared: Listed<AppearedReport>,
-    gone: Listed<GoneReport>,
-    changed_state: Listed<ChangedReport>,
+    appeared: TopList<AppearedReport>,
+    gone: TopList<GoneReport>,
+    changed_state: TopList<ChangedReport>,
     not_compared: Vec<String>,
 }
 
@@ -162,12 +162,12 @@ impl ChangeTally {
     }
 
     /// Counts the findings of a report that are what they were.
-    pub fn add_continuing(&mut self, findings: KindSet) {
+    pub fn add_continuing(&mut self, findings: FindingSet) {
         self.findings.continuing += findings.iter().count() as u64;
     }
 
     /// Compares a report's findings with those it had, and lists what is different.
-    pub fn compare_findings(&mut self, subject: Subject<'_>, before: KindSet, now: KindSet) {
+    pub fn compare_findings(&mut self, subject: Subject<'_>, before: FindingSet, now: FindingSet) {
         let id = |kind: FindingKind| finding_id(subject.target, Some(subject.report_id), kind);
         for kind in FindingKind::ALL {
             match (before.contains(kind), now.contains(kind)) {
@@ -202,7 +202,7 @@ impl ChangeTally {
     pub fn add_gone(
         &mut self,
         subject: Subject<'_>,
-        findings: KindSet,
+        findings: FindingSet,
         state: Option<&ReportState>,
         archived: bool,
     ) {
@@ -210,7 +210,7 @@ impl ChangeTally {
         if !archived && state == Some(&ReportState::Available) {
             self.reports.gone_unarchived += 1;
         }
-        self.compare_findings(subject, findings, KindSet::default());
+        self.compare_findings(subject, findings, FindingSet::default());
         let Target { account_id, region } = subject.target.clone();
         self.gone.insert(GoneReport {
             account_id,
@@ -222,7 +222,7 @@ impl ChangeTally {
     }
 
     /// Counts a report of a target that was not read to its end, and that was not seen.
-    pub fn add_unseen(&mut self, findings: KindSet) {
+    pub fn add_unseen(&mut self, findings: FindingSet) {
         self.reports.unseen += 1;
         self.findings.unseen += findings.iter().count() as u64;
     }

@@ -12,15 +12,15 @@ pub const MAX_LISTED: usize = 1_000;
 ///
 /// Which ones are kept depends only on the things, never on the order in which they came.
 #[derive(Clone, Debug)]
-pub struct Listed<T>(BinaryHeap<T>);
+pub struct TopList<T>(BinaryHeap<T>);
 
-impl<T: Ord> Default for Listed<T> {
+impl<T: Ord> Default for TopList<T> {
     fn default() -> Self {
         Self(BinaryHeap::new())
     }
 }
 
-impl<T: Ord> Listed<T> {
+impl<T: Ord> TopList<T> {
     /// Takes one in, and lets the last one go where the list is full.
     pub fn insert(&mut self, one: T) {
         self.0.push(one);
@@ -30,7 +30,7 @@ impl<T: Ord> Listed<T> {
     }
 
     /// The last one that is kept, where whatever comes after it is not; `None` while there is room.
-    pub fn last_of_all(&self) -> Option<&T> {
+    pub fn last_if_full(&self) -> Option<&T> {
         self.0.peek().filter(|_| self.0.len() >= MAX_LISTED)
     }
 

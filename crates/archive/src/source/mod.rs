@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::aws::{Aws, Bucket, CallFailure, ReadAttempts};
-use crate::layout::{MalformedPrefix, Prefix, hex};
+use crate::domain::digest::hex;
+use crate::layout::{Layout, MalformedPrefix};
 
 /// What is read of a file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -21,7 +22,7 @@ const HELD_BYTES: usize = 4 * 1024 * 1024;
 ///
 /// Objects are told by their key below the archive's prefix, which starts with `v1/`.
 #[derive(Clone, Debug)]
-pub enum Archive {
+pub enum Source {
     /// A folder with a copy of all that the prefix holds.
     Folder(PathBuf),
     /// A bucket.
@@ -35,7 +36,7 @@ pub enum Archive {
 
 /// Why nothing can be said about an archive.
 #[derive(Debug, thiserror::Error)]
-pub enum CouldNotLook {
+pub enum Unreadable {
     /// The location of a bucket is none.
     #[error("`{location}` is not the place of an archive: s3://bucket/prefix/ or a folder")]
     Location {
@@ -93,13 +94,13 @@ struct Measuring {
     held: Option<Vec<u8>>,
 }
 
-impl Archive {
+impl Source {
     /// Finds the archive that a person names: `s3://bucket/prefix/` or a folder. Credentials and Region
     /// come from the environment.
     ///
     /// # Errors
     /// Fails when the location is malformed; whether anything is there is seen when it is read.
-    pub async fn at(location: &str) -> Result<Self, CouldNotLook> {
+    pub async fn at(location: &str) -> Result<Self, Unreadable> {
         let Some(rest) = location.strip_prefix("s3://") else {
             return Ok(Self::Folder(location.into()));
         };
@@ -108,12 +109,12 @@ impl Archive {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        let malformed = |source| CouldNotLook::Location {
+        let malformed = |source| Unreadable::Location {
             location: location.to_owned(),
             source,
         };
         prefix
-            .parse::<Prefix>()
+            .parse::<Layout>()
             .map_err(|error| malformed(Some(error)))?;
         if bucket.is_empty() {
             return Err(malformed(None));
@@ -131,13 +132,13 @@ impl Archive {
     }
 
     /// Every key, with the object's size in bytes.
-    pub(crate) async fn list(&self) -> Result<BTreeMap<String, u64>, CouldNotLook> {
+    pub(crate) async fn list(&self) -> Result<BTreeMap<String, u64>, Unreadable> {
         match self {
             Self::Folder(folder) => list_folder(folder),
             Self::Bucket { bucket, prefix } => {
                 let root = format!("{prefix}v1/");
                 let listed = bucket.list(&root).await;
-                let listed = listed.map_err(|source| CouldNotLook::Bucket {
+                let listed = listed.map_err(|source| Unreadable::Bucket {
                     bucket: bucket.name().to_owned(),
                     key: root,
                     source: Box::new(source),
@@ -153,7 +154,7 @@ impl Archive {
         &self,
         key: &str,
         version_id: Option<&str>,
-    ) -> Result<Option<Fetched>, CouldNotLook> {
+    ) -> Result<Option<Fetched>, Unreadable> {
         let start = || Measuring {
             held: Some(Vec::new()),
             ..Measuring::default()
@@ -178,7 +179,7 @@ impl Archive {
     }
 
     /// Reads an object whole, whatever its size; `None` when there is none.
-    pub(crate) async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, CouldNotLook> {
+    pub(crate) async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, Unreadable> {
         let read = self.fold(key, None, Vec::new, |bytes, chunk| {
             bytes.extend_from_slice(chunk)
         });
@@ -193,7 +194,7 @@ impl Archive {
         version_id: Option<&str>,
         start: impl Fn() -> T,
         mut each: impl FnMut(&mut T, &[u8]),
-    ) -> Result<Option<(T, Option<String>)>, CouldNotLook> {
+    ) -> Result<Option<(T, Option<String>)>, Unreadable> {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(key);
@@ -201,7 +202,7 @@ impl Archive {
                 match read_file(&path, |chunk| each(&mut folded, chunk)) {
                     Ok(()) => Ok(Some((folded, None))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(source) => Err(CouldNotLook::Folder { path, source }),
+                    Err(source) => Err(Unreadable::Folder { path, source }),
                 }
             }
             Self::Bucket { bucket, prefix } => {
@@ -221,7 +222,7 @@ impl Archive {
                         Err(failure) => {
                             if let Err(source) = attempts.again_after(failure) {
                                 let bucket = bucket.name().to_owned();
-                                return Err(CouldNotLook::Bucket {
+                                return Err(Unreadable::Bucket {
                                     bucket,
                                     key,
                                     source: Box::new(source),
@@ -259,10 +260,10 @@ fn read_file(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
 
 /// Lists the files below `v1/`. A link to a folder is not followed: it is listed like a file, which the
 /// archive knows nothing of.
-fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, CouldNotLook> {
+fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, Unreadable> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| CouldNotLook::Folder { path, source }
+        move |source| Unreadable::Folder { path, source }
     };
     // A folder that isn't there is told of; one without `v1` is no archive.
     fs::read_dir(folder).map_err(failed(folder))?;

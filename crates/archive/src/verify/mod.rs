@@ -49,14 +49,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::report_key;
+use crate::domain::digest::hex;
+use crate::domain::report_key::ReportKey;
 use crate::domain::timestamp::Timestamp;
-use crate::layout::hex;
+use crate::source::{Source, Unreadable};
 
 use objects::{Contents, Measured};
 use snapshot::{Outline, below_prefix};
 
-use crate::source::{Archive, CouldNotLook};
 pub use verdict::{CheckedSnapshot, Head, Place, Problem, SaidBySnapshot, Verdict};
 
 /// What a person knows of an archive besides what it holds.
@@ -79,18 +79,18 @@ const GAP_HALVES: i64 = 3;
 ///
 /// # Errors
 /// Fails when it can't be read: nothing is known of it then.
-pub async fn verify(archive: &Archive, options: &Options) -> Result<Verdict, CouldNotLook> {
+pub async fn verify(archive: &Source, options: &Options) -> Result<Verdict, Unreadable> {
     Verifier::new(archive.clone()).verdict(options).await
 }
 
 /// Checks an archive again and again, and reads again only what it was told to forget.
 #[derive(Debug)]
 pub struct Verifier {
-    archive: Archive,
+    archive: Source,
     snapshots: BTreeMap<String, Look>,
     contents: BTreeMap<String, Contents>,
     /// What the reports' lines say of the reports in an entries object, by its key.
-    claims: BTreeMap<String, HashMap<(report_key::Key, u64), Claimed>>,
+    claims: BTreeMap<String, HashMap<(ReportKey, u64), Claimed>>,
 }
 
 /// What one snapshot says.
@@ -130,7 +130,7 @@ impl Findings {
 
 impl Verifier {
     /// Starts with nothing read.
-    pub fn new(archive: Archive) -> Self {
+    pub fn new(archive: Source) -> Self {
         Self {
             archive,
             snapshots: BTreeMap::new(),
@@ -153,11 +153,11 @@ impl Verifier {
     ///
     /// # Errors
     /// Fails when it can't be read: nothing is known of it then.
-    pub async fn verdict(&mut self, options: &Options) -> Result<Verdict, CouldNotLook> {
+    pub async fn verdict(&mut self, options: &Options) -> Result<Verdict, Unreadable> {
         let mut listing = self.archive.list().await?;
         if listing.is_empty() {
             let location = self.archive.location();
-            return Err(CouldNotLook::NoArchive { location });
+            return Err(Unreadable::NoArchive { location });
         }
         self.read_snapshots(&listing).await?;
         let mut latest = self.latest().await?;
@@ -196,10 +196,7 @@ impl Verifier {
         Ok(self.put_together(head, given_head, found))
     }
 
-    async fn read_snapshots(
-        &mut self,
-        listing: &BTreeMap<String, u64>,
-    ) -> Result<(), CouldNotLook> {
+    async fn read_snapshots(&mut self, listing: &BTreeMap<String, u64>) -> Result<(), Unreadable> {
         let is_listed = |key: &String| listing.contains_key(key);
         self.snapshots.retain(|key, _| is_listed(key));
         self.contents.retain(|key, _| is_listed(key));
@@ -223,7 +220,7 @@ impl Verifier {
     }
 
     /// The SHA-256 of `latest.json`; `None` where there is none.
-    async fn latest(&self) -> Result<Option<String>, CouldNotLook> {
+    async fn latest(&self) -> Result<Option<String>, Unreadable> {
         let fetched = self.archive.fetch(LATEST, None).await?;
         Ok(fetched.map(|fetched| fetched.sha256))
     }
@@ -409,7 +406,7 @@ impl Verifier {
         place
     }
 
-    async fn read_contents(&mut self, changed: &HashSet<String>) -> Result<(), CouldNotLook> {
+    async fn read_contents(&mut self, changed: &HashSet<String>) -> Result<(), Unreadable> {
         for (key, look) in &self.snapshots {
             let is_sound = look.outline.is_some() && look.problems.is_empty();
             if !is_sound || changed.contains(key) || self.contents.contains_key(key) {
@@ -441,7 +438,7 @@ impl Verifier {
 
     /// The objects of earlier runs that a ledger names have been measured where their own run names them;
     /// those that no run names any more are read.
-    async fn check_earlier_objects(&self, found: &mut Findings) -> Result<(), CouldNotLook> {
+    async fn check_earlier_objects(&self, found: &mut Findings) -> Result<(), Unreadable> {
         let mut measured: HashMap<&str, Measured> = HashMap::new();
         for contents in self.contents.values() {
             let objects = contents.measured.iter();
@@ -481,7 +478,7 @@ impl Verifier {
     }
 
     fn check_claims(&self, found: &mut Findings) {
-        let entries: BTreeMap<&String, &HashMap<report_key::Key, u64>> = self
+        let entries: BTreeMap<&String, &HashMap<ReportKey, u64>> = self
             .contents
             .values()
             .flat_map(|contents| &contents.entries)

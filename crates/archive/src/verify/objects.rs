@@ -9,16 +9,18 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Problem;
 use super::snapshot::{bare, below_prefix, is_as_written, prefix_of, scheduled_at};
-use crate::documents::snapshot::{
-    ArchivedLine, ArchivedObject, Counts, EntriesStatus, EntryLine, LedgerLine, ReportLine,
-    RunFacts, Snapshot, Tally, TargetOutcome,
+use crate::documents::{
+    ArchivedLine, ArchivedObject, Counts, EntryLine, LedgerLine, ReportLine, RunFacts, Snapshot,
+    Tally, TargetOutcome,
 };
-use crate::domain::findings::{self, Finding, FindingKind, ListedFindings};
+use crate::domain::entries_status::EntriesStatus;
+use crate::domain::findings;
+use crate::domain::findings::{Finding, FindingKind, ListedFindings};
 use crate::domain::report::{ReportState, UsageReport};
-use crate::domain::report_key::{self, Key};
+use crate::domain::report_key::ReportKey;
+use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
-use crate::layout::RunId;
-use crate::source::{Archive, CouldNotLook, Fetched};
+use crate::source::{Fetched, Source, Unreadable};
 
 /// How many targets of a snapshot are looked at at a time; each holds up to 8 MB.
 const CONCURRENT_TARGETS: usize = 16;
@@ -39,7 +41,7 @@ pub(super) struct Contents {
     /// What lies under each key that was read.
     pub(super) measured: BTreeMap<String, Measured>,
     /// How many entries each report has, by the key of the entries object.
-    pub(super) entries: BTreeMap<String, HashMap<Key, u64>>,
+    pub(super) entries: BTreeMap<String, HashMap<ReportKey, u64>>,
     /// What the reports' lines say about entries objects.
     pub(super) claims: Vec<Claim>,
     /// The bytes that were read.
@@ -62,7 +64,7 @@ pub(super) struct Claim {
     /// The entries object.
     pub(super) key: String,
     /// The ID of each report that has entries there, and how many.
-    pub(super) reports: HashMap<Key, (String, u64)>,
+    pub(super) reports: HashMap<ReportKey, (String, u64)>,
 }
 
 /// What a target's objects came to.
@@ -74,10 +76,10 @@ struct TargetLook {
 
 /// Looks at every object of a run, and at what its snapshot says about them.
 pub(super) async fn look(
-    archive: &Archive,
+    archive: &Source,
     key: &str,
     snapshot: &Snapshot,
-) -> Result<Contents, CouldNotLook> {
+) -> Result<Contents, Unreadable> {
     let mut contents = Contents::default();
     let mut tally = Some(Tally::default());
     let look = |line| look_at_target(archive, key, snapshot, line);
@@ -140,11 +142,11 @@ fn derived_differences(snapshot: &Snapshot, tally: Tally) -> Vec<String> {
 }
 
 async fn look_at_target(
-    archive: &Archive,
+    archive: &Source,
     key: &str,
     snapshot: &Snapshot,
     line: &LedgerLine,
-) -> Result<TargetLook, CouldNotLook> {
+) -> Result<TargetLook, Unreadable> {
     let target = line.target();
     let (run_id, at) = (&snapshot.run_id, snapshot.scheduled_at);
     let mut contents = Contents::default();
@@ -215,12 +217,12 @@ impl Contents {
 ///
 /// The lines of an object that isn't the same are not looked at: nothing follows from them.
 async fn read_lines<L: TakesLines>(
-    archive: &Archive,
+    archive: &Source,
     snapshot_key: &str,
     key: &str,
     named: &ArchivedObject,
     start: impl Fn() -> L,
-) -> Result<ReadObject<L>, CouldNotLook> {
+) -> Result<ReadObject<L>, Unreadable> {
     let nothing = |measured, problem| ReadObject {
         measured,
         lines: None,
@@ -408,10 +410,10 @@ struct ReportLines<'a> {
     /// The AMIs of the snapshot's findings on reports about to go: what supersedes them has to be held.
     images: HashSet<&'a str>,
     of_images: HashMap<String, Vec<UsageReport>>,
-    seen: HashSet<Key>,
+    seen: HashSet<ReportKey>,
     counts: Counts,
     findings: ListedFindings,
-    claims: BTreeMap<(String, RunId), HashMap<Key, (String, u64)>>,
+    claims: BTreeMap<(String, RunId), HashMap<ReportKey, (String, u64)>>,
     buffer: Vec<u8>,
 }
 
@@ -441,7 +443,7 @@ impl<'a> ReportLines<'a> {
     fn check_entries(
         &mut self,
         line: &ArchivedLine,
-        report_key: Option<Key>,
+        report_key: Option<ReportKey>,
     ) -> Result<(), String> {
         let state = line.report.state.as_ref();
         let is_right = match &line.entries {
@@ -511,7 +513,7 @@ impl<'a> ReportLines<'a> {
                 .iter()
                 .filter(|newer| findings::supersedes(newer, old));
             finding.superseded_by = newer
-                .max_by(|a, b| findings::successor_rank(a).cmp(&findings::successor_rank(b)))
+                .max_by(|a, b| findings::preference(a).cmp(&findings::preference(b)))
                 .and_then(|by| by.report_id.clone());
         });
         findings
@@ -541,7 +543,7 @@ impl TakesLines for ReportLines<'_> {
             auditor,
             ..
         } = self.snapshot;
-        let mut expected = findings::judge(report, *policy, *started_at);
+        let mut expected = findings::evaluate(report, *policy, *started_at);
         let is_available = report.state == Some(ReportState::Available);
         if findings::is_unarchived(is_available, expected, entries) {
             expected.insert(FindingKind::Unarchived);
@@ -549,7 +551,7 @@ impl TakesLines for ReportLines<'_> {
         if *kinds != expected && auditor.version == VERSION {
             return Err("has other findings than the snapshot's policy gives".to_owned());
         }
-        let report_key = report.report_id.as_deref().map(report_key::key);
+        let report_key = report.report_id.as_deref().map(ReportKey::of);
         if let Some(report_key) = report_key
             && !self.seen.insert(report_key)
         {
@@ -581,9 +583,9 @@ impl TakesLines for ReportLines<'_> {
 /// The lines of a target's entries, counted by report.
 struct EntryLines<'a> {
     target: &'a Target,
-    counts: HashMap<Key, u64>,
+    counts: HashMap<ReportKey, u64>,
     /// The report of the last line, and the lines that it has had.
-    group: Option<(String, BTreeSet<[u8; 16]>)>,
+    group: Option<(String, BTreeSet<ReportKey>)>,
     buffer: Vec<u8>,
 }
 
@@ -610,7 +612,7 @@ impl TakesLines for EntryLines<'_> {
                 self.target
             ));
         }
-        let report = report_key::key(&entry.report_id);
+        let report = ReportKey::of(&entry.report_id);
         let is_new = match &self.group {
             Some((report_id, _)) => *report_id != entry.report_id,
             None => true,
@@ -639,8 +641,8 @@ impl TakesLines for EntryLines<'_> {
         }
         *count += 1;
         let lines = self.group.as_mut().map(|(_, lines)| lines);
-        // What stands for a text does so for a line.
-        let line = report_key::key(&String::from_utf8_lossy(line));
+        // Lines are deduplicated by the same 128-bit key.
+        let line = ReportKey::of(line);
         match lines.is_none_or(|lines| lines.insert(line)) {
             true => Ok(()),
             false => Err("is there twice".to_owned()),

@@ -4,17 +4,17 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::documents::changes::Changes;
-use crate::documents::snapshot::{
-    AUDITOR_NAME, ArchivedObject, Counts, LedgerLine, PreviousSnapshot, RunStatus, SCHEMA_VERSION,
-    Snapshot, TargetStatus,
+use crate::documents::{
+    AUDITOR_NAME, ArchivedObject, Changes, Counts, LedgerLine, PreviousSnapshot, RunStatus,
+    SCHEMA_VERSION, Snapshot, TargetStatus,
 };
+use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::top_list::MAX_LISTED;
-use crate::layout::{Prefix, RunId};
+use crate::layout::Layout;
 
-/// What has to be known of a snapshot to judge the others.
+/// What has to be known of a snapshot to evaluate the others.
 #[derive(Debug)]
 pub(super) struct Outline {
     pub(super) run_id: RunId,
@@ -43,7 +43,7 @@ impl Outline {
 /// The part of a document's key from `v1/` on, where it is the expected one, and what stands before it.
 pub(super) fn prefix_of<'a>(key: &'a str, expected: &str) -> Option<&'a str> {
     key.strip_suffix(expected)
-        .filter(|prefix| prefix.parse::<Prefix>().is_ok())
+        .filter(|prefix| prefix.parse::<Layout>().is_ok())
 }
 
 /// The part of a document's key from `v1/` on, whatever comes before it.
@@ -63,7 +63,7 @@ pub(super) fn scheduled_at(run_id: &RunId) -> Option<Timestamp> {
 }
 
 /// The keys of an archive without a prefix.
-pub(super) fn bare() -> Prefix {
+pub(super) fn bare() -> Layout {
     let Ok(prefix) = "".parse() else {
         unreachable!("an archive needs no prefix")
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::documents::snapshot::RunStatus;
+use crate::documents::RunStatus;
 use crate::domain::timestamp::Timestamp;
 
 /// What a check of an archive came to.

@@ -1,0 +1,104 @@
+//! The names of runs, and of attempts at them.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::digest::sha256_hex;
+use super::timestamp::Timestamp;
+
+/// The name of a run: the moment it was scheduled for and eight hex digits of what triggered it.
+///
+/// The same event always gives the same name, so that a retry is recognised as the run it repeats.
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Names the run of an event.
+    ///
+    /// The eight digits are the first of a UUID; of any other text, the first of its SHA-256.
+    pub fn of_event(scheduled_at: Timestamp, event_id: &str) -> Self {
+        let digits = uuid_start(event_id).map(str::to_ascii_lowercase);
+        Self::new(
+            scheduled_at,
+            &digits.unwrap_or_else(|| digest_start(event_id)),
+        )
+    }
+
+    /// Names the run of a request, by the ID that Lambda gave it.
+    ///
+    /// The eight digits are the first of its SHA-256: nothing says that Lambda's IDs are random from
+    /// their start.
+    pub fn of_request(scheduled_at: Timestamp, request_id: &str) -> Self {
+        Self::new(scheduled_at, &digest_start(request_id))
+    }
+
+    fn new(scheduled_at: Timestamp, digits: &str) -> Self {
+        Self(format!("{}-{digits}", scheduled_at.compact()))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+const RUN_DIGITS: usize = 8;
+
+fn digest_start(text: &str) -> String {
+    sha256_hex(text)[..RUN_DIGITS].to_owned()
+}
+
+fn uuid_start(text: &str) -> Option<&str> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let is_uuid = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    is_uuid.then(|| groups[0])
+}
+
+/// One attempt at a run: eight hex digits, new for each attempt, so that no attempt ever meets another's
+/// objects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Attempt(u32);
+
+impl Attempt {
+    /// Names an attempt by 32 random bits.
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheduled_at() -> Timestamp {
+        "2026-11-22T06:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_run_is_named_by_its_moment_and_the_start_of_the_events_uuid() {
+        let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        assert_eq!(run.to_string(), "20261122T060000Z-7bf73129");
+    }
+
+    #[test]
+    fn an_event_id_that_is_no_uuid_is_hashed_and_cannot_leave_its_place_in_the_key() {
+        let run = RunId::of_event(scheduled_at(), "../../deadbeef\n");
+        assert_eq!(run.to_string(), "20261122T060000Z-93c433d3");
+        assert_ne!(run, RunId::of_event(scheduled_at(), "../../deadbeef"));
+    }
+}
