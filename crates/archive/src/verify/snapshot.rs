@@ -12,7 +12,7 @@ use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::top_list::MAX_LISTED;
-use crate::layout::Layout;
+use crate::layout::{ArchiveKey, Layout, ObjectKind};
 
 /// What has to be known of a snapshot to evaluate the others.
 #[derive(Debug)]
@@ -40,34 +40,24 @@ impl Outline {
     }
 }
 
-/// The part of a document's key from `v1/` on, where it is the expected one, and what stands before it.
-pub(super) fn prefix_of<'a>(key: &'a str, expected: &str) -> Option<&'a str> {
-    key.strip_suffix(expected)
-        .filter(|prefix| prefix.parse::<Layout>().is_ok())
-}
-
 /// The part of a document's key from `v1/` on, whatever comes before it.
 pub(super) fn below_prefix(key: &str) -> &str {
     // A prefix may hold a folder of the same name; what follows it can't.
     key.rfind("v1/").map_or(key, |start| &key[start..])
 }
 
-/// The moment that a run was scheduled for, by its name; `None` where that is none of a run.
-pub(super) fn scheduled_at(run_id: &RunId) -> Option<Timestamp> {
-    let text = run_id.to_string();
-    let (date, time) = text.split_once('-')?.0.split_once('T')?;
-    let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
-    let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..)?);
-    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}");
-    text.parse().ok()
-}
-
-/// The keys of an archive without a prefix.
-pub(super) fn bare() -> Layout {
-    let Ok(prefix) = "".parse() else {
-        unreachable!("an archive needs no prefix")
+/// The layout of an object that a run wrote for a target; `None` if the key is not one of these.
+pub(super) fn layout_of(
+    key: &str,
+    kind: ObjectKind,
+    run_id: &RunId,
+    target: &Target,
+) -> Option<Layout> {
+    let (layout, ArchiveKey::Object(object)) = ArchiveKey::parse(key)? else {
+        return None;
     };
-    prefix
+    let is_it = (object.kind, &object.run_id, &object.target) == (kind, run_id, target);
+    is_it.then_some(layout)
 }
 
 /// Reads a snapshot, and tells what is wrong with it by itself.
@@ -160,7 +150,7 @@ impl Check<'_> {
         self.holds(is_named, || {
             format!("has the run_id {run_id}, which is none of a run scheduled at {scheduled_at}")
         });
-        let expected = bare().snapshot(run_id, *scheduled_at);
+        let expected = Layout::without_prefix().snapshot(run_id, *scheduled_at);
         self.holds(key == expected, || {
             format!("says of itself that it lies at {expected}")
         });
@@ -274,17 +264,20 @@ impl Check<'_> {
                     format!("names {key} as an earlier object of {target}")
                 });
             }
-            let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
             let own = [
-                (object, bare().reports(run, at, &target)),
-                (entries_object, bare().entries(run, at, &target)),
+                (object, ObjectKind::Reports),
+                (entries_object, ObjectKind::Entries),
             ];
-            for (object, expected) in own {
+            for (object, kind) in own {
                 let Some(ArchivedObject { key, .. }) = object else {
                     continue;
                 };
-                self.holds(prefix_of(key, &expected).is_some(), || {
-                    format!("names {key}, and the object of {target} would be {expected}")
+                let is_own = layout_of(key, kind, &snapshot.run_id, &target).is_some();
+                self.holds(is_own, || {
+                    format!(
+                        "names {key} for the {} of {target}, which is not a key of this run",
+                        kind.as_str()
+                    )
                 });
             }
         }
@@ -401,12 +394,17 @@ fn prefixes(snapshot: &Snapshot) -> Vec<&str> {
     let mut prefixes = Vec::new();
     for line in &snapshot.targets {
         let target = line.target();
-        let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
-        if let Some(object) = &line.object {
-            prefixes.extend(prefix_of(&object.key, &bare().reports(run, at, &target)));
-        }
-        if let Some(object) = &line.entries_object {
-            prefixes.extend(prefix_of(&object.key, &bare().entries(run, at, &target)));
+        let own = [
+            (&line.object, ObjectKind::Reports),
+            (&line.entries_object, ObjectKind::Entries),
+        ];
+        for (object, kind) in own {
+            if let Some(object) = object
+                && layout_of(&object.key, kind, &snapshot.run_id, &target).is_some()
+            {
+                let below = below_prefix(&object.key);
+                prefixes.extend(object.key.strip_suffix(below));
+            }
         }
     }
     prefixes
@@ -415,17 +413,10 @@ fn prefixes(snapshot: &Snapshot) -> Vec<&str> {
 /// Takes from a snapshot what has to be known of it.
 pub(super) fn outline(snapshot: &Snapshot) -> Outline {
     let own = |line: &LedgerLine| {
-        let target = line.target();
-        let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
-        let reports = line
-            .object
-            .as_ref()
-            .map(|_| bare().reports(run, at, &target));
-        let entries = line
-            .entries_object
-            .as_ref()
-            .map(|_| bare().entries(run, at, &target));
-        [reports, entries]
+        [&line.object, &line.entries_object].map(|object| {
+            let object = object.as_ref()?;
+            Some(below_prefix(&object.key).to_owned())
+        })
     };
     Outline {
         run_id: snapshot.run_id.clone(),
