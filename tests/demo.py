@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Runs the real function on two days in a row, in cargo-lambda's emulator of Lambda, against the local
-AWS, shows what it found and what changed, and has `verify` check the archive. `make demo` builds what this
-needs and calls it.
+"""Runs the built function on two consecutive days against the local AWS and shows what it found.
+
+`make demo` builds the programs and calls this script. What the function archives is checked here
+against the reports that the local AWS holds, and at the end by `image-usage verify`. The archive
+and the logs are left in `.demo`.
 """
 
 import argparse
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -14,41 +17,48 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
 CARGO_LAMBDA = ROOT / ".tools" / "cargo-lambda" / "bin" / "cargo-lambda"
 FUNCTION = "image-usage-auditor"
+COMMAND_LINE = "image-usage"
 BUCKET = "image-usage-demo"
 PREFIX = "image-usage/"
 EVENT = ROOT / "events" / "scheduled.json"
 
 REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
-# A Region that the local AWS does not let the function look at, to show that it is not taken for clean.
+# The local AWS denies the function this Region, to show that a denied Region is not reported as clean.
 DENIED_REGION = "sa-east-1"
-# One whose reports may be listed, but not read.
+# Here, reports may be listed, but their entries may not be read.
 UNREADABLE_REGION = "ap-southeast-2"
 EXPECTED_STATUS = "partial"
 
-# Of an AMI that has a report already, a newer one is asked for between the runs.
+# The AMI already has a report; a newer one is requested between the two runs.
 IMAGE = "ami-ab5838e0ed22ed85d"
 IMAGE_REGION = "eu-west-1"
-NEXT_DAY = {"time": "2026-11-23T06:00:00Z", "id": "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"}
+SECOND_DAY = {"time": "2026-11-23T06:00:00Z", "id": "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"}
 SECONDS_PER_DAY = 86_400
 
-FINDINGS_SHOWN_OF_A_KIND = 4
-CHANGES_SHOWN_OF_A_KIND = 3
-WIDEST_CELL = 100
+MAX_FINDINGS_PER_KIND = 4
+MAX_CHANGES_PER_KIND = 3
+# The width of tables if the output is not a terminal and COLUMNS is not set.
+DEFAULT_WIDTH = 160
 START_SECONDS = 30
 INVOCATION_SECONDS = 120
+# If this script is killed, the local AWS still stops.
+LOCAL_AWS_SECONDS = 600
 
 
 class Failed(Exception):
-    """The demo cannot go on; `log` is the file that says why, if there is one."""
+    """The demo cannot continue. `log` is the file that says why, if there is one."""
 
     def __init__(self, message, log=None):
         super().__init__(message)
@@ -56,11 +66,11 @@ class Failed(Exception):
 
 
 class Service:
-    """A program in the background, with its output in a file under `.demo`."""
+    """A program that runs in the background and writes its output to a log file."""
 
-    def __init__(self, name, command, environment):
+    def __init__(self, name, command, environment, folder=DEMO):
         self.name = name
-        self.log = DEMO / f"{name}.log"
+        self.log = folder / f"{name}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in command],
@@ -71,14 +81,14 @@ class Service:
                 env=environment,
             )
 
-    def check(self):
+    def check_running(self):
         if self.process.poll() is not None:
             raise Failed(f"{self.name} stopped with exit status {self.process.returncode}", self.log)
 
-    def wait_for(self, condition):
+    def wait_until(self, condition):
         deadline = time.monotonic() + START_SECONDS
         while not condition():
-            self.check()
+            self.check_running()
             if time.monotonic() > deadline:
                 raise Failed(f"{self.name} was not ready within {START_SECONDS} seconds", self.log)
             time.sleep(0.05)
@@ -93,347 +103,400 @@ class Service:
                 self.process.wait()
 
 
+@dataclass
+class LambdaService:
+    """The addresses of a Lambda service on loopback: for the function, and for its callers."""
+
+    runtime_api: str
+    invocations: str
+
+
+# ---------------------------------------------------------------- the services
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def listens(port):
+def accepts_connections(port):
     with socket.socket() as client:
         client.settimeout(0.5)
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def environment(**variables):
-    """Nothing of the user's own AWS settings, so that the demo cannot reach an account."""
+def clean_environment(**variables):
+    """Returns the environment without the user's AWS settings, so that no account can be reached."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AUDITOR_"))}
-    # Without backtraces, the end of a log is what went wrong.
+    # Without backtraces, a log ends with the error.
     return {**kept, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "RUST_BACKTRACE": "0", **variables}
 
 
-def start_local_aws(binaries):
-    endpoint_file = DEMO / "endpoint"
-    local_aws = Service(
-        "local-aws",
-        [
-            binaries / "local-aws",
-            *("--endpoint-file", endpoint_file),
-            *("--regions", ",".join([*REGIONS, DENIED_REGION])),
-            *("--fault", f"region={DENIED_REGION},op=DescribeImageUsageReports,kind=denied"),
-            *("--fault", f"region={UNREADABLE_REGION},op=DescribeImageUsageReportEntries,kind=denied"),
-            *("--s3-root", DEMO / "s3"),
-            *("--bucket", BUCKET),
-            # Should this script be killed, the server still ends.
-            *("--max-seconds", 600),
-        ],
-        environment(),
-    )
-    local_aws.wait_for(lambda: endpoint_file.exists() and endpoint_file.read_text().strip())
+def start_local_aws(binaries, options, folder=DEMO):
+    """Starts the local AWS and returns it with its endpoint."""
+    endpoint_file = folder / "endpoint"
+    command = [binaries / "local-aws", "--endpoint-file", endpoint_file, "--s3-root", folder / "s3"]
+    command += ["--bucket", BUCKET, "--max-seconds", LOCAL_AWS_SECONDS, *options]
+    local_aws = Service("local-aws", command, clean_environment(), folder)
+    local_aws.wait_until(lambda: endpoint_file.exists() and endpoint_file.read_text().strip())
     return local_aws, endpoint_file.read_text().strip()
 
 
-def start_emulator(port):
-    emulator = Service(
-        "lambda",
-        [CARGO_LAMBDA, "lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port", port],
-        environment(),
-    )
-    emulator.wait_for(lambda: listens(port))
-    return emulator
+def denials():
+    """Returns the options that make the local AWS deny the two Regions of the demo."""
+    return [
+        *("--regions", ",".join([*REGIONS, DENIED_REGION])),
+        *("--fault", f"region={DENIED_REGION},op=DescribeImageUsageReports,kind=denied"),
+        *("--fault", f"region={UNREADABLE_REGION},op=DescribeImageUsageReportEntries,kind=denied"),
+    ]
 
 
-def start_function(binaries, port, endpoint):
-    return Service(
-        "function",
-        [binaries / FUNCTION],
-        environment(
-            AWS_LAMBDA_RUNTIME_API=f"http://127.0.0.1:{port}/.rt/{FUNCTION}",
-            AWS_LAMBDA_FUNCTION_NAME=FUNCTION,
-            AWS_LAMBDA_FUNCTION_VERSION="$LATEST",
-            AWS_LAMBDA_FUNCTION_MEMORY_SIZE="256",
-            AWS_LAMBDA_LOG_GROUP_NAME="/aws/lambda/demo",
-            AWS_LAMBDA_LOG_STREAM_NAME="demo",
-            AWS_ENDPOINT_URL=endpoint,
-            AWS_REGION=REGIONS[0],
-            AWS_ACCESS_KEY_ID="AKIDEMO",
-            AWS_SECRET_ACCESS_KEY="demo",
-            AWS_CONFIG_FILE=os.devnull,
-            AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-            AWS_EC2_METADATA_DISABLED="true",
-            AUDITOR_ARCHIVE_BUCKET=BUCKET,
-            AUDITOR_ARCHIVE_PREFIX=PREFIX,
-            AUDITOR_REGIONS=",".join([*REGIONS, DENIED_REGION]),
-            # Small, so that a target has several pages.
-            AUDITOR_PAGE_SIZE="25",
-        ),
-    )
+def start_cargo_lambda(folder=DEMO):
+    """Starts cargo-lambda's Lambda service, and returns it with its addresses and its port."""
+    port = free_port()
+    options = ["--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port", port]
+    service = Service("lambda", [CARGO_LAMBDA, "lambda", "watch", *options], clean_environment(), folder)
+    service.wait_until(lambda: accepts_connections(port))
+    address = f"http://127.0.0.1:{port}"
+    addresses = LambdaService(f"{address}/.rt/{FUNCTION}", f"{address}/2015-03-31/functions/{FUNCTION}/invocations")
+    return service, addresses, port
 
 
-def invoke(port, services, event):
-    """Sends the event in a file and returns the function's answer."""
-    invocation = subprocess.Popen(
-        [
-            str(word)
-            for word in [
-                *(CARGO_LAMBDA, "lambda", "invoke", FUNCTION),
-                *("--invoke-address", "127.0.0.1", "--invoke-port", port),
-                *("--data-file", event),
-            ]
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    function = services[-1]
-    deadline = time.monotonic() + INVOCATION_SECONDS
+def start_function(binaries, lambda_service, endpoint, settings, folder=DEMO):
+    """Starts the function with what Lambda hands to it, the addresses of the services, and its settings."""
+    variables = {
+        "AWS_LAMBDA_RUNTIME_API": lambda_service.runtime_api,
+        "AWS_LAMBDA_FUNCTION_NAME": FUNCTION,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/demo",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "demo",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": REGIONS[0],
+        "AWS_ACCESS_KEY_ID": "AKIDEMO",
+        "AWS_SECRET_ACCESS_KEY": "demo",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AUDITOR_ARCHIVE_BUCKET": BUCKET,
+        "AUDITOR_ARCHIVE_PREFIX": PREFIX,
+        **settings,
+    }
+    return Service("function", [binaries / FUNCTION], clean_environment(**variables), folder)
+
+
+def settings_of_demo():
+    return {
+        "AUDITOR_REGIONS": ",".join([*REGIONS, DENIED_REGION]),
+        # Small, so that a target has several pages.
+        "AUDITOR_PAGE_SIZE": "25",
+    }
+
+
+# ---------------------------------------------------------------- requests
+
+
+def send(request, timeout=START_SECONDS):
+    """Sends a request and returns the response's headers and body."""
+    # The user's proxy cannot reach this machine's loopback interface.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        while True:
-            try:
-                answer, complaint = invocation.communicate(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                # The emulator would wait for a function that is gone.
-                for service in services:
-                    service.check()
-                if time.monotonic() > deadline:
-                    raise Failed(f"no answer within {INVOCATION_SECONDS} seconds", function.log) from None
-    finally:
-        if invocation.poll() is None:
-            invocation.kill()
-            invocation.wait()
-    if invocation.returncode != 0:
-        # What follows in cargo-lambda's message invites to report the error to its own authors.
-        error = (complaint or answer).split("Was this behavior")[0].strip()
-        raise Failed(f"the function answered with an error:\n{error}", function.log)
+        with direct.open(request, timeout=timeout) as response:
+            return response.headers, response.read()
+    except urllib.error.HTTPError as error:
+        raise Failed(f"{error.url} returned the status {error.code}: {error.read().decode(errors='replace')}") from None
+
+
+def invoke(lambda_service, services, event):
+    """Sends an event to the function and returns its response."""
+    request = urllib.request.Request(lambda_service.invocations, json.dumps(event).encode(), method="POST")
+    request.add_header("Content-Type", "application/json")
+    headers, body = while_running(services, lambda: send(request, INVOCATION_SECONDS))
+    log = services[-1].log
     try:
-        return json.loads(answer)
+        response = json.loads(body)
     except ValueError:
-        raise Failed(f"the function's answer is not JSON: {answer!r}", function.log) from None
+        raise Failed(f"the function's response is not JSON: {body!r}", log) from None
+    if "X-Amz-Function-Error" in headers or "errorType" in response:
+        raise Failed(f"the function returned an error:\n{json.dumps(response, indent=2)}", log)
+    return response
+
+
+def while_running(services, call):
+    """Returns the result of a call, or fails as soon as one of the services stops."""
+    results, errors = [], []
+
+    def carry_out():
+        try:
+            results.append(call())
+        except (Failed, OSError) as error:
+            errors.append(error)
+
+    # A daemon does not keep this script alive if a service stops and the response never arrives.
+    caller = threading.Thread(target=carry_out, daemon=True)
+    caller.start()
+    while caller.is_alive():
+        caller.join(0.2)
+        for service in services:
+            service.check_running()
+    if errors:
+        raise Failed(str(errors[0]), services[-1].log)
+    return results[0]
+
+
+def request_newer_report(endpoint):
+    """Calls EC2's `CreateImageUsageReport` at the local AWS."""
+    parameters = {"Action": "CreateImageUsageReport", "Version": "2016-11-15", "ImageId": IMAGE}
+    parameters["ResourceType.1.ResourceType"] = "ec2:Instance"
+    request = urllib.request.Request(f"{endpoint}/", urllib.parse.urlencode(parameters).encode(), method="POST")
+    # The local AWS takes the Region and the service from the scope, and does not verify the signature.
+    scope = f"AKIDEMO/20261122/{IMAGE_REGION}/ec2/aws4_request"
+    request.add_header("Authorization", f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
+    send(request)
+
+
+def advance_clock(endpoint, seconds):
+    path = f"/_local-aws/clock?advance_seconds={seconds}"
+    send(urllib.request.Request(f"{endpoint}{path}", b"", method="POST"))
+
+
+def reports_held(endpoint, target):
+    """Returns the reports that the local AWS holds for a target, each with its entries."""
+    query = urllib.parse.urlencode({name: target[name] for name in ("account_id", "region")})
+    _, body = send(f"{endpoint}/_local-aws/reports?{query}")
+    names = ("account_id", "resource_type", "usage_count")
+    return {
+        report["report_id"]: sorted(tuple(entry[name] for name in names) for entry in report["entries"])
+        for report in json.loads(body)
+    }
+
+
+# ---------------------------------------------------------------- checks of the archive
 
 
 def stored(key):
     return DEMO / "s3" / BUCKET / key
 
 
-def ask(endpoint, path, parameters, region=None):
-    """Asks the local AWS something: EC2 by a POST in a Region, else what only the local AWS knows."""
-    query = urllib.parse.urlencode(parameters)
-    request = urllib.request.Request(f"{endpoint}{path}", query.encode(), method="POST")
-    if region is not None:
-        scope = f"AKIDEMO/20261122/{region}/ec2/aws4_request"
-        # The local AWS reads the Region and the service there, and verifies no signature.
-        request.add_header("Authorization", f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
-    # A proxy of the user's has no way to this machine's loopback.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=START_SECONDS) as answer:
-        return answer.read()
-
-
-def held(endpoint, target):
-    """The entries of the reports that the local AWS holds for a target, by report."""
-    query = urllib.parse.urlencode({name: target[name] for name in ("account_id", "region")})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"{endpoint}/_local-aws/reports?{query}", timeout=START_SECONDS) as answer:
-        return {
-            report["report_id"]: sorted((e["account_id"], e["resource_type"], e["usage_count"]) for e in report["entries"])
-            for report in json.load(answer)
-        }
-
-
 def lines_of(archived):
-    """The lines of an object, once it is found to be what the snapshot says."""
+    """Returns the lines of an object. Fails if the object is not the one that the snapshot describes."""
     content = stored(archived["key"]).read_bytes()
     lines = gzip.decompress(content).splitlines()
     found = (len(content), hashlib.sha256(content).hexdigest(), len(lines))
     if found != (archived["bytes"], archived["sha256"], archived["lines"]):
-        raise Failed(f"{archived['key']} is not what the snapshot says")
+        raise Failed(f"{archived['key']} is not the object that the snapshot describes")
     return [json.loads(line) for line in lines]
 
 
-def entries_of(report):
-    """The archived entries of a report; none for one that observed no usage."""
-    lines = [json.loads(line) for line in gzip.decompress(stored(report["entries"]["key"]).read_bytes()).splitlines()]
+def archived_entries(report):
+    """Returns the archived entries of a report; an empty list if no usage was observed."""
+    lines = gzip.decompress(stored(report["entries"]["key"]).read_bytes()).splitlines()
     return sorted(
-        (line["consumer_account_id"], line["resource_type"], line["usage_count"])
-        for line in lines
-        if line["report_id"] == report["report_id"] and line["consumer_account_id"] is not None
+        (entry["consumer_account_id"], entry["resource_type"], entry["usage_count"])
+        for entry in map(json.loads, lines)
+        if entry["report_id"] == report["report_id"] and entry["consumer_account_id"] is not None
     )
 
 
 def check_archive(summary, snapshot_bytes, snapshot, endpoint):
-    """Compares what lies on disk with what the snapshot says, and with what the local AWS holds."""
+    """Compares the archive with its snapshot and with the reports that the local AWS holds."""
     if hashlib.sha256(snapshot_bytes).hexdigest() != summary["snapshot"]["sha256"]:
         raise Failed("the snapshot is not the one that the summary names")
     if stored(f"{PREFIX}v1/latest.json").read_bytes() != snapshot_bytes:
         raise Failed("latest.json is not a copy of the snapshot")
     for target in snapshot["targets"]:
-        if target["object"] is None:
-            continue
-        reports, ec2 = lines_of(target["object"]), held(endpoint, target)
-        if target["entries_object"] is not None:
-            lines_of(target["entries_object"])
-        if sorted(report["report_id"] for report in reports) != sorted(ec2):
-            raise Failed(f"{target['object']['key']} does not have each report of its target once")
-        for report in reports:
-            archived = report["entries"]["status"] == "archived"
-            if archived != (report["state"] == "available" and target["region"] != UNREADABLE_REGION):
-                raise Failed(f"the entries of {report['report_id']} are {report['entries']}")
-            if archived and entries_of(report) != ec2[report["report_id"]]:
-                raise Failed(f"the archive has other entries of {report['report_id']} than EC2")
+        if target["object"] is not None:
+            check_target(target, endpoint)
+
+
+def check_target(target, endpoint):
+    reports, held = lines_of(target["object"]), reports_held(endpoint, target)
+    if target["entries_object"] is not None:
+        lines_of(target["entries_object"])
+    if sorted(report["report_id"] for report in reports) != sorted(held):
+        raise Failed(f"{target['object']['key']} does not have each report of its target exactly once")
+    for report in reports:
+        is_archived = report["entries"]["status"] == "archived"
+        if is_archived != (report["state"] == "available" and target["region"] != UNREADABLE_REGION):
+            raise Failed(f"unexpected status of the entries of {report['report_id']}: {report['entries']}")
+        if is_archived and archived_entries(report) != held[report["report_id"]]:
+            raise Failed(f"the archived entries of {report['report_id']} differ from those in EC2")
+
+
+# ---------------------------------------------------------------- output
 
 
 def printable(value):
     text = "-" if value is None else str(value)
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 3] + "..."
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def table(header, rows):
-    rows = [header] + [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    for row in rows:
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+def aligned(rows):
+    """Returns one line for each row, with the columns aligned."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def show_changes(snapshot):
-    """What is different from the run of the day before."""
-    changes = snapshot["changes"]
-    told = {
-        "finding opened": changes["opened"],
-        "finding resolved": changes["resolved"],
-        "report appeared": [f"{r['region']}/{r['report_id']} of {r['image_id']}" for r in changes["appeared"]],
-        "report gone": [
-            f"{r['region']}/{r['report_id']}: its entries are {'' if r['archived'] else 'not '}archived" for r in changes["gone"]
-        ],
-        "state changed": [f"{r['region']}/{r['report_id']}: {r['from']} to {r['to']}" for r in changes["changed_state"]],
-    }
-    rows = []
-    for change, subjects in told.items():
-        rows += [[change, subject] for subject in subjects[:CHANGES_SHOWN_OF_A_KIND]]
-        if len(subjects) > CHANGES_SHOWN_OF_A_KIND:
-            rows.append([change, f"and {len(subjects) - CHANGES_SHOWN_OF_A_KIND} more"])
-    table(["change", "subject"], rows)
+def print_lines(lines, indent=2):
+    """Prints lines, and cuts those that are wider than the terminal."""
+    width = shutil.get_terminal_size((DEFAULT_WIDTH, 0)).columns - indent
+    for line in lines:
+        print(" " * indent + (line if len(line) <= width else line[: width - 3] + "..."))
 
 
 def show(summary, snapshot):
+    print("\nThe function's response on the second day\n")
+    print_lines(json.dumps(summary, indent=2).splitlines())
+    show_findings(snapshot)
+    show_changes(snapshot["changes"])
+    show_targets(snapshot)
+    show_objects(summary, snapshot)
+
+
+def show_findings(snapshot):
     counts = snapshot["counts"]
-    print(f"\nThe function's answer on the second day\n")
-    print("\n".join("  " + line for line in json.dumps(summary, indent=2).splitlines()))
-
-    print(f"\nFindings ({counts['findings']['total']} about {counts['reports']['total']} reports)\n")
-    rows, kinds = [], {}
-    for finding in snapshot["findings"]:
-        kinds.setdefault(finding["kind"], []).append(finding)
+    print(f"\nFindings: {counts['findings']['total']} in {counts['reports']['total']} reports\n")
+    kinds = {kind: list(group) for kind, group in itertools.groupby(snapshot["findings"], lambda f: f["kind"])}
+    shown = [finding for findings in kinds.values() for finding in findings[:MAX_FINDINGS_PER_KIND]]
+    lines = iter(aligned([[f[name] for name in ("region", "report_id", "image_id", "message")] for f in shown]))
     for kind, findings in kinds.items():
-        rows += [
-            [f[name] for name in ("kind", "region", "report_id", "image_id", "expiration_time", "message")]
-            for f in findings[:FINDINGS_SHOWN_OF_A_KIND]
-        ]
-        if len(findings) > FINDINGS_SHOWN_OF_A_KIND:
-            more = f"and {len(findings) - FINDINGS_SHOWN_OF_A_KIND} more"
-            rows.append([kind, "...", "...", "...", "...", more])
-    table(["kind", "region", "report", "image", "expires", "message"], rows)
+        print_lines([f"{kind} ({counts['findings'][kind]})"])
+        print_lines(itertools.islice(lines, min(len(findings), MAX_FINDINGS_PER_KIND)), indent=4)
+        show_omitted(counts["findings"][kind], MAX_FINDINGS_PER_KIND)
 
-    print("\nWhat changed since the day before\n")
-    show_changes(snapshot)
 
-    print(f"\nTargets (the run is {snapshot['status']}: {DENIED_REGION} is denied on purpose)\n")
-    table(
-        ["account", "region", "status", "pages", "reports", "error"],
-        [
-            [
-                *(target[name] for name in ("account_id", "region", "status", "pages", "reports")),
-                target["error"] and f"{target['error']['code']}: {target['error']['message']}",
-            ]
-            for target in snapshot["targets"]
+def show_omitted(count, shown):
+    if count > shown:
+        print_lines([f"and {count - shown} more"], indent=4)
+
+
+def show_changes(changes):
+    print("\nChanges since the day before\n")
+    subjects = {
+        "findings opened": changes["opened"],
+        "findings resolved": changes["resolved"],
+        "reports that appeared": [f"{r['region']}/{r['report_id']} of {r['image_id']}" for r in changes["appeared"]],
+        "reports that EC2 deleted": [
+            f"{r['region']}/{r['report_id']}, entries {'' if r['archived'] else 'not '}archived" for r in changes["gone"]
         ],
-    )
+        "reports in another state": [
+            f"{r['region']}/{r['report_id']}, from {r['from']} to {r['to']}" for r in changes["changed_state"]
+        ],
+    }
+    for change, subjects_of_change in subjects.items():
+        print_lines([f"{change} ({len(subjects_of_change)})"])
+        print_lines(subjects_of_change[:MAX_CHANGES_PER_KIND], indent=4)
+        show_omitted(len(subjects_of_change), MAX_CHANGES_PER_KIND)
 
-    print("\nThe archive on disk (compared: every checksum, every report and its entries with what the local AWS holds)\n")
+
+def show_targets(snapshot):
+    print(f"\nTargets: the run is {snapshot['status']}, because {DENIED_REGION} is denied on purpose\n")
+    columns = ["account_id", "region", "status", "pages", "reports"]
+    rows = [
+        [*(target[name] for name in columns), target["error"] and "{code}: {message}".format(**target["error"])]
+        for target in snapshot["targets"]
+    ]
+    print_lines(aligned([["account", *columns[1:], "error"], *rows]))
+
+
+def show_objects(summary, snapshot):
+    print("\nThe archive. Every checksum, every report and its entries match what the local AWS holds\n")
     keys = [target[name]["key"] for target in snapshot["targets"] for name in ("object", "entries_object") if target[name]]
     for key in [summary["snapshot"]["key"], f"{PREFIX}v1/latest.json", *keys]:
         print(f"  {stored(key).relative_to(ROOT)}")
 
 
+# ---------------------------------------------------------------- the demo
+
+
+def check_programs(binaries, *names):
+    for program in (CARGO_LAMBDA, *(binaries / name for name in names)):
+        if not program.exists():
+            raise Failed(f"{program} does not exist: run `make demo`, which builds it")
+
+
 def run(binaries, services):
+    check_programs(binaries, "local-aws", FUNCTION, COMMAND_LINE)
     shutil.rmtree(DEMO, ignore_errors=True)
     (DEMO / "s3").mkdir(parents=True)
-    for program in (CARGO_LAMBDA, *(binaries / name for name in ("local-aws", FUNCTION, "verify"))):
-        if not program.exists():
-            raise Failed(f"{program} is not there: run `make demo`, which builds it")
-
-    local_aws, endpoint = start_local_aws(binaries)
+    local_aws, endpoint = start_local_aws(binaries, denials())
     services.append(local_aws)
-    port = free_port()
-    services.append(start_emulator(port))
-    services.append(start_function(binaries, port, endpoint))
+    cargo_lambda, lambda_service, _ = start_cargo_lambda()
+    services.append(cargo_lambda)
+    services.append(start_function(binaries, lambda_service, endpoint, settings_of_demo()))
 
-    print(f"The first day: {EVENT.relative_to(ROOT)}")
-    audit(port, services, EVENT, endpoint)
-    print("EC2 is asked for a newer report of an AMI, and a day goes by: reports get ready, others are deleted")
-    creation = {"Action": "CreateImageUsageReport", "Version": "2016-11-15", "ImageId": IMAGE}
-    ask(endpoint, "/", {**creation, "ResourceType.1.ResourceType": "ec2:Instance"}, IMAGE_REGION)
-    ask(endpoint, f"/_local-aws/clock?advance_seconds={SECONDS_PER_DAY}", {})
-    next_day = DEMO / "next-day.json"
-    next_day.write_text(json.dumps({**json.loads(EVENT.read_text()), **NEXT_DAY}))
-    summary, snapshot = audit(port, services, next_day, endpoint)
-    show(summary, snapshot)
+    print(f"First day: invokes the function with {EVENT.relative_to(ROOT)}")
+    event = json.loads(EVENT.read_text())
+    audit(lambda_service, services, event, endpoint)
+    print("Second day: EC2 has finished some reports, deleted others, and was asked for a newer report of one AMI")
+    request_newer_report(endpoint)
+    advance_clock(endpoint, SECONDS_PER_DAY)
+    show(*audit(lambda_service, services, {**event, **SECOND_DAY}, endpoint))
     verify(binaries)
 
 
-def audit(port, services, event, endpoint):
-    """Has the function carry out an event, and looks into what it has archived."""
-    summary = invoke(port, services, event)
+def audit(lambda_service, services, event, endpoint):
+    """Invokes the function, checks the archive, and returns the summary and the snapshot."""
+    summary = invoke(lambda_service, services, event)
     snapshot_bytes = stored(summary["snapshot"]["key"]).read_bytes()
     snapshot = json.loads(snapshot_bytes)
     check_archive(summary, snapshot_bytes, snapshot, endpoint)
     if snapshot["status"] != EXPECTED_STATUS:
-        raise Failed(
-            f"the run is {snapshot['status']}, not {EXPECTED_STATUS}, although {DENIED_REGION} was denied",
-            services[-1].log,
-        )
+        message = f"the run is {snapshot['status']} instead of {EXPECTED_STATUS}, although {DENIED_REGION} was denied"
+        raise Failed(message, services[-1].log)
     return summary, snapshot
 
 
 def verify(binaries):
-    """Checks the whole archive, as anybody can."""
+    """Runs `image-usage verify` on the archive, as any user can."""
     archive = stored(PREFIX).relative_to(ROOT)
-    print(f"\nverify {archive}\n", flush=True)
-    done = subprocess.run([binaries / "verify", archive], cwd=ROOT, env=environment(), timeout=INVOCATION_SECONDS)
+    print(f"\n$ {COMMAND_LINE} verify {archive}\n", flush=True)
+    command = [binaries / COMMAND_LINE, "verify", archive]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), timeout=INVOCATION_SECONDS)
     if done.returncode != 0:
-        raise Failed(f"verify ended with status {done.returncode}")
+        raise Failed(f"{COMMAND_LINE} verify ended with exit status {done.returncode}")
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--binaries", type=Path, default=ROOT / "target" / "debug", help="folder of the built programs")
-    binaries = arguments.parse_args().binaries.resolve()
+def report_failure(name, error):
+    sys.stdout.flush()
+    print(f"\n{name}: {error}", file=sys.stderr)
+    log = getattr(error, "log", None)
+    if log is not None:
+        print(f"\nThe last lines of {log}:\n", file=sys.stderr)
+        print("\n".join(log.read_text(errors="replace").splitlines()[-40:]), file=sys.stderr)
+
+
+def run_with_services(name, steps):
+    """Calls `steps` with a list for its services, stops them in any case, and returns the exit status."""
     # Being terminated must stop the services too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     services = []
     try:
-        run(binaries, services)
-        outcome = 0
+        steps(services)
+        return 0
     except (Failed, OSError, KeyError) as error:
-        sys.stdout.flush()
-        print(f"\ndemo: {error}", file=sys.stderr)
-        log = getattr(error, "log", None)
-        if log is not None:
-            print(f"\nThe end of {log.relative_to(ROOT)}:\n", file=sys.stderr)
-            print("\n".join(log.read_text(errors="replace").splitlines()[-40:]), file=sys.stderr)
-        outcome = 1
+        report_failure(name, error)
+        return 1
     except KeyboardInterrupt:
-        outcome = 130
+        return 130
     finally:
         for service in reversed(services):
             service.stop()
-    logs = " ".join(str(service.log.relative_to(ROOT)) for service in services)
-    print(f"\nLogs: {logs or 'none'}")
-    return outcome
+
+
+def binaries_from_command_line(description):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--binaries", type=Path, default=ROOT / "target" / "debug", help="folder of the built programs")
+    return parser.parse_args().binaries.resolve()
+
+
+def main():
+    binaries = binaries_from_command_line(__doc__)
+    status = run_with_services("demo", lambda services: run(binaries, services))
+    print(f"\nThe logs are in {DEMO.relative_to(ROOT)}")
+    return status
 
 
 if __name__ == "__main__":
