@@ -48,6 +48,7 @@ SECOND_DAY = {"time": "2026-11-23T06:00:00Z", "id": "00fae4a6-5b3d-4d8e-9a57-6c1
 SECONDS_PER_DAY = 86_400
 
 MAX_FINDINGS_PER_KIND = 4
+MAX_FINDINGS_PER_KIND_IF_BRIEF = 2
 MAX_CHANGES_PER_KIND = 3
 # The width of tables if the output is not a terminal and COLUMNS is not set.
 DEFAULT_WIDTH = 160
@@ -349,27 +350,33 @@ def print_lines(lines, indent=2):
 def show(summary, snapshot):
     print("\nThe function's response on the second day\n")
     print_lines(json.dumps(summary, indent=2).splitlines())
-    show_findings(snapshot)
+    show_findings(snapshot, MAX_FINDINGS_PER_KIND)
     show_changes(snapshot["changes"])
     show_targets(snapshot)
     show_objects(summary, snapshot)
 
 
-def show_findings(snapshot):
+def show_briefly(snapshot):
+    show_findings(snapshot, MAX_FINDINGS_PER_KIND_IF_BRIEF)
+    show_targets(snapshot)
+
+
+def show_findings(snapshot, max_per_kind):
     counts = snapshot["counts"]
     print(f"\nFindings: {counts['findings']['total']} in {counts['reports']['total']} reports\n")
-    kinds = {kind: list(group) for kind, group in itertools.groupby(snapshot["findings"], lambda f: f["kind"])}
-    shown = [finding for findings in kinds.values() for finding in findings[:MAX_FINDINGS_PER_KIND]]
-    lines = iter(aligned([[f[name] for name in ("region", "report_id", "image_id", "message")] for f in shown]))
-    for kind, findings in kinds.items():
+    kinds = itertools.groupby(snapshot["findings"], lambda finding: finding["kind"])
+    shown = {kind: list(itertools.islice(findings, max_per_kind)) for kind, findings in kinds}
+    columns = ("region", "report_id", "image_id", "message")
+    lines = iter(aligned([[finding[column] for column in columns] for finding in itertools.chain(*shown.values())]))
+    for kind, findings in shown.items():
         print_lines([f"{kind} ({counts['findings'][kind]})"])
-        print_lines(itertools.islice(lines, min(len(findings), MAX_FINDINGS_PER_KIND)), indent=4)
-        show_omitted(counts["findings"][kind], MAX_FINDINGS_PER_KIND)
+        print_lines(itertools.islice(lines, len(findings)), indent=4)
+        show_omitted(counts["findings"][kind] - len(findings))
 
 
-def show_omitted(count, shown):
-    if count > shown:
-        print_lines([f"and {count - shown} more"], indent=4)
+def show_omitted(count):
+    if count > 0:
+        print_lines([f"and {count} more"], indent=4)
 
 
 def show_changes(changes):
@@ -388,7 +395,7 @@ def show_changes(changes):
     for change, subjects_of_change in subjects.items():
         print_lines([f"{change} ({len(subjects_of_change)})"])
         print_lines(subjects_of_change[:MAX_CHANGES_PER_KIND], indent=4)
-        show_omitted(len(subjects_of_change), MAX_CHANGES_PER_KIND)
+        show_omitted(len(subjects_of_change) - MAX_CHANGES_PER_KIND)
 
 
 def show_targets(snapshot):
@@ -417,7 +424,7 @@ def check_programs(binaries, *names):
             raise Failed(f"{program} does not exist: run `make demo`, which builds it")
 
 
-def run(binaries, services):
+def run(binaries, services, brief):
     check_programs(binaries, "local-aws", FUNCTION, COMMAND_LINE)
     shutil.rmtree(DEMO, ignore_errors=True)
     (DEMO / "s3").mkdir(parents=True)
@@ -427,13 +434,17 @@ def run(binaries, services):
     services.append(cargo_lambda)
     services.append(start_function(binaries, lambda_service, endpoint, settings_of_demo()))
 
-    print(f"First day: invokes the function with {EVENT.relative_to(ROOT)}")
+    print(f"First day: the function is invoked with {EVENT.relative_to(ROOT)}")
     event = json.loads(EVENT.read_text())
     audit(lambda_service, services, event, endpoint)
     print("Second day: EC2 has finished some reports, deleted others, and was asked for a newer report of one AMI")
     request_newer_report(endpoint)
     advance_clock(endpoint, SECONDS_PER_DAY)
-    show(*audit(lambda_service, services, {**event, **SECOND_DAY}, endpoint))
+    summary, snapshot = audit(lambda_service, services, {**event, **SECOND_DAY}, endpoint)
+    if brief:
+        show_briefly(snapshot)
+    else:
+        show(summary, snapshot)
     verify(binaries)
 
 
@@ -486,15 +497,18 @@ def run_with_services(name, steps):
             service.stop()
 
 
-def binaries_from_command_line(description):
-    parser = argparse.ArgumentParser(description=description)
+def parser_with_binaries(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binaries", type=Path, default=ROOT / "target" / "debug", help="folder of the built programs")
-    return parser.parse_args().binaries.resolve()
+    return parser
 
 
 def main():
-    binaries = binaries_from_command_line(__doc__)
-    status = run_with_services("demo", lambda services: run(binaries, services))
+    parser = parser_with_binaries(__doc__)
+    parser.add_argument("--brief", action="store_true", help="show only some findings, the targets and the verdict")
+    arguments = parser.parse_args()
+    binaries = arguments.binaries.resolve()
+    status = run_with_services("demo", lambda services: run(binaries, services, arguments.brief))
     print(f"\nThe logs are in {DEMO.relative_to(ROOT)}")
     return status
 

@@ -25,9 +25,9 @@ from demo import (
     REGIONS,
     ROOT,
     Failed,
-    binaries_from_command_line,
     check_programs,
     clean_environment,
+    parser_with_binaries,
     reports_held,
     run_with_services,
     start_cargo_lambda,
@@ -95,7 +95,7 @@ def check_summary(summary, endpoint, folder):
 
 
 def main():
-    binaries = binaries_from_command_line(__doc__)
+    binaries = parser_with_binaries(__doc__).parse_args().binaries.resolve()
     with tempfile.TemporaryDirectory(prefix="invoke-check-") as folder:
         return run_with_services("invoke_check", lambda services: run(binaries, services, Path(folder)))
 
