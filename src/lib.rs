@@ -138,29 +138,9 @@
 //! does: another selection resolves other features and compiles it again.
 
 pub mod archive;
+pub mod audit;
 pub mod aws;
-pub mod changes;
-mod collect;
-mod compare;
-mod entries;
-pub mod findings;
-pub mod index;
-pub mod keys;
-mod known;
 pub mod lambda;
-pub mod listed;
-mod listing;
-pub mod metrics;
-mod pages;
-mod plan;
-pub mod preflight;
-pub mod publish;
-mod read_back;
-pub mod report;
 pub mod request;
-pub mod run;
 pub mod settings;
-pub mod snapshot;
-pub mod target;
-pub mod timestamp;
-pub mod verify;
+mod staging;

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use image_usage_auditor::aws::Aws;
+use image_usage_archive::aws::Aws;
+use image_usage_auditor::audit::Auditor;
 use image_usage_auditor::lambda;
-use image_usage_auditor::run::Auditor;
 use image_usage_auditor::settings::{InvalidSettings, Settings};
 use lambda_runtime::{LambdaEvent, service_fn};
 

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::snapshot::{Filter, Scope};
-use crate::target::{AccountId, Region};
-use crate::timestamp::Timestamp;
+use image_usage_archive::documents::snapshot::{Filter, Scope};
+use image_usage_archive::domain::target::{AccountId, Region};
+use image_usage_archive::domain::timestamp::Timestamp;
 
 /// An invocation's payload, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -248,10 +248,11 @@ fn read<'de, T: Deserialize<'de>>(payload: Value) -> Result<T, InvalidRequest> {
 }
 
 fn time(member: &str, text: &str) -> Result<Timestamp, InvalidRequest> {
-    text.parse()
-        .map_err(|error: crate::timestamp::MalformedTimestamp| {
+    text.parse().map_err(
+        |error: image_usage_archive::domain::timestamp::MalformedTimestamp| {
             malformed(member, &error.to_string())
-        })
+        },
+    )
 }
 
 fn malformed(member: &str, problem: &str) -> InvalidRequest {

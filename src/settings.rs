@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::findings::Policy;
-use crate::keys::Prefix;
-use crate::target::{AccountId, Region};
+use image_usage_archive::domain::findings::Policy;
+use image_usage_archive::domain::target::{AccountId, Region};
+use image_usage_archive::layout::Prefix;
 
 /// What the function is told by its environment.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,11 +11,11 @@ use aws_credential_types::provider::{
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
-use super::broken_answer::BrokenAnswer;
-use super::failure::malformed;
-use super::whole_document::WholeDocument;
-use super::{Aws, CallFailure, FailureKind, retry_partition, sdk_region};
-use crate::target::{AccountId, Region};
+use image_usage_archive::aws::{
+    Aws, BrokenAnswer, CallFailure, FailureKind, WholeDocument, malformed, retry_partition,
+    sdk_region,
+};
+use image_usage_archive::domain::target::{AccountId, Region};
 
 /// The account that the function runs in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +84,20 @@ impl AccountAccess {
     }
 }
 
-impl Aws {
+/// The accounts that the function can act in.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    config: SdkConfig,
+}
+
+impl Accounts {
+    /// Acts with the function's own credentials, and with the roles they may assume.
+    pub fn new(aws: &Aws) -> Self {
+        Self {
+            config: aws.config().clone(),
+        }
+    }
+
     /// Asks STS who the function is.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration as Wait;
 
-use image_usage_auditor::run::{Answer, Auditor, RunError, Summary};
+use image_usage_auditor::audit::{Answer, Auditor, RunError, Summary};
 use local_aws::{
     CLASSIC_REGIONS, Call, Clock, Fault, FaultKind, LocalAws, RoleOptions, Service, When, World,
 };

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration as Wait;
 
-use image_usage_auditor::keys::hex;
-use image_usage_auditor::run::{Answer, Summary};
+use image_usage_archive::layout::hex;
+use image_usage_auditor::audit::{Answer, Summary};
 use local_aws::{Call, Entry, Fault, FaultKind, LocalAws, Page, Report, ResourceType, When, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -8,11 +8,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use image_usage_auditor::aws::Aws;
-use image_usage_auditor::keys::hex;
-use image_usage_auditor::run::{Answer, Auditor, Invocation, RunError, Summary};
+use image_usage_archive::aws::Aws;
+use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::layout::hex;
+use image_usage_auditor::audit::{Answer, Auditor, Invocation, RunError, Summary};
 use image_usage_auditor::settings::Settings;
-use image_usage_auditor::timestamp::Timestamp;
 use local_aws::{Clock, LocalAws, Report, ResourceTypeOption, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -24,6 +24,12 @@ pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const BUCKET: &str = "archive";
 pub(crate) const NOW: &str = "2026-11-22T06:00:05.250Z";
 const ARN: &str = "arn:aws:lambda:us-east-1:111122223333:function:image-usage-auditor";
+
+/// A binary of another package of the workspace, beside this one.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.ancestors().nth(2).unwrap().join(name)
+}
 
 pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::parse(NOW, &time::format_description::well_known::Rfc3339).unwrap()

@@ -10,12 +10,12 @@ use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt, stream};
-use image_usage_auditor::keys::{Prefix, RunId};
-use image_usage_auditor::report::{ResourceType, ResourceTypeOption, UsageReport};
+use image_usage_archive::domain::report::{ResourceType, ResourceTypeOption, UsageReport};
+use image_usage_archive::domain::target::{AccountId, Region, Target};
+use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::layout::{Prefix, RunId};
 use image_usage_auditor::request::Request;
 use image_usage_auditor::settings::Settings;
-use image_usage_auditor::target::{AccountId, Region, Target};
-use image_usage_auditor::timestamp::Timestamp;
 use local_aws::{Report, Tag};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;

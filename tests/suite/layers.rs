@@ -3,7 +3,7 @@
 
 use std::time::{Duration as Wait, Instant};
 
-use image_usage_auditor::run::{Answer, Auditor, RunError, Summary};
+use image_usage_auditor::audit::{Answer, Auditor, RunError, Summary};
 use local_aws::{Fault, FaultKind, LocalAws, Service, When, World};
 use serde_json::{Value, json};
 

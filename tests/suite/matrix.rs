@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use image_usage_auditor::run::{Answer, Auditor, RunError, Summary};
+use image_usage_auditor::audit::{Answer, Auditor, RunError, Summary};
 use local_aws::{
     Call, Clock, Fault, FaultKind, LocalAws, Page, Report, RoleOptions, SeedOptions, Service, Tag,
     When, World,
@@ -471,7 +471,7 @@ impl Played<'_> {
         match ended {
             Ended::Snapshot(summary) => {
                 let bytes = &objects[&summary.snapshot.key];
-                let sha256 = image_usage_auditor::keys::hex(&Sha256::digest(bytes));
+                let sha256 = image_usage_archive::layout::hex(&Sha256::digest(bytes));
                 assert_eq!(summary.snapshot.sha256, sha256);
                 let snapshot: Value = serde_json::from_slice(bytes).unwrap();
                 let told = serde_json::to_value(summary).unwrap();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use image_usage_auditor::preflight::Permission;
-use image_usage_auditor::run::{Answer, RunError};
+use image_usage_auditor::audit::preflight::Permission;
+use image_usage_auditor::audit::{Answer, RunError};
 use local_aws::{
     CLASSIC_REGIONS, Call, Fault, FaultKind, FindingPolicy, LocalAws, Report, ResourceType,
     SeedOptions, Tag, When, World, count_findings,

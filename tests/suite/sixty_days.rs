@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration as Wait;
 
-use image_usage_auditor::run::{Answer, Auditor, Summary};
-use image_usage_auditor::verify::{Archive as VerifiedArchive, Options, Verdict, Verifier, verify};
+use image_usage_archive::source::Archive as VerifiedArchive;
+use image_usage_archive::verify::{Options, Verdict, Verifier, verify};
+use image_usage_auditor::audit::{Answer, Auditor, Summary};
 use local_aws::{Entry, Fault, FaultKind, LocalAws, Report, ResourceType, Transition, When, World};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration as Wait;
 
-use image_usage_auditor::keys::hex;
-use image_usage_auditor::run::{Auditor, Summary};
+use image_usage_archive::layout::hex;
+use image_usage_auditor::audit::{Auditor, Summary};
 use local_aws::{Fault, FaultKind, LocalAws, Page, Report, Tag, When, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

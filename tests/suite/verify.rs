@@ -9,13 +9,12 @@ use std::process::{Command, Output};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use image_usage_auditor::aws::Aws;
-use image_usage_auditor::keys::hex;
-use image_usage_auditor::run::{Answer, Auditor, Invocation, Summary};
-use image_usage_auditor::snapshot::{ArchivedObject, Snapshot};
-use image_usage_auditor::verify::{
-    Archive, CouldNotLook, Options, Place, Verdict, Verifier, verify,
-};
+use image_usage_archive::aws::Aws;
+use image_usage_archive::documents::snapshot::{ArchivedObject, Snapshot};
+use image_usage_archive::layout::hex;
+use image_usage_archive::source::{Archive, CouldNotLook};
+use image_usage_archive::verify::{Options, Place, Verdict, Verifier, verify};
+use image_usage_auditor::audit::{Answer, Auditor, Invocation, Summary};
 use local_aws::{Fault, FaultKind, LocalAws, SeedOptions, When, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -23,8 +22,8 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, BUCKET, auditor, count_calls, invocation, local_aws, now, report, scheduled_event,
-    will_be_harmed, world,
+    ACCOUNT, BUCKET, auditor, binary, count_calls, invocation, local_aws, now, report,
+    scheduled_event, will_be_harmed, world,
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
@@ -236,7 +235,8 @@ impl Draws {
 }
 
 fn run_binary(arguments: &[&str], environment: &[(&str, &str)]) -> (Output, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_verify"))
+    let output = Command::new(binary("image-usage"))
+        .arg("verify")
         .args(arguments)
         .envs(environment.iter().copied())
         .output()

@@ -7,11 +7,15 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use image_usage_auditor::aws::{Aws, CallFailure, ReportQuery, UsageReports};
-use image_usage_auditor::findings::{Finding, Policy, judge};
-use image_usage_auditor::report::UsageReport;
-use image_usage_auditor::snapshot::{EntriesStatus, ReportLine, ReportMembers, TargetError};
-use image_usage_auditor::target::Target;
+use image_usage_archive::aws::{Aws, CallFailure};
+use image_usage_archive::documents::snapshot::{
+    EntriesStatus, ReportLine, ReportMembers, TargetError,
+};
+use image_usage_archive::domain::findings::{Finding, Policy, judge};
+use image_usage_archive::domain::report::UsageReport;
+use image_usage_archive::domain::target::Target;
+use image_usage_auditor::aws::Accounts;
+use image_usage_auditor::aws::ec2::{ReportQuery, UsageReports};
 use serde_json::{Value, json};
 
 /// The error code of a second answer, an error that isn't tried again: an input costs one retry at most.
@@ -46,7 +50,7 @@ impl ReplayedEc2 {
             region: "us-east-1".parse().unwrap(),
         };
         let aws = Aws::at_endpoint(&endpoint, &target.region, "AKIA111122223333").await;
-        let access = aws.own_account(target.account_id.clone());
+        let access = Accounts::new(&aws).own_account(target.account_id.clone());
         Self {
             answers,
             asked: AtomicU64::new(0),
@@ -150,7 +154,7 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
         written.strip_suffix(b"\n").unwrap(),
         serde_json::to_vec(&whole).unwrap()
     );
-    let time = |time: &Value| -> Option<image_usage_auditor::timestamp::Timestamp> {
+    let time = |time: &Value| -> Option<image_usage_archive::domain::timestamp::Timestamp> {
         Some(time.as_str()?.parse().unwrap())
     };
     assert_eq!(line["report_id"], json!(report.report_id));

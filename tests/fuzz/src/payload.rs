@@ -1,6 +1,6 @@
 //! Any bytes as the payload of an invocation.
 
-use image_usage_auditor::keys::{Prefix, RunId};
+use image_usage_archive::layout::{Prefix, RunId};
 use image_usage_auditor::request::{InvalidRequest, Request};
 use serde_json::Value;
 

@@ -1,0 +1,19 @@
+//! The way to AWS, and its S3.
+//!
+//! Each call is boxed: its future has several kilobytes, which all that waits for it would have too.
+
+mod client;
+mod failure;
+mod http;
+mod retry;
+mod s3;
+mod xml_guard;
+
+pub use client::{Aws, retry_partition, sdk_region};
+pub use failure::{CallFailure, FailureKind, malformed};
+pub use retry::BrokenAnswer;
+pub use s3::{
+    Bucket, Condition, NewObject, ReadAttempts, Sha256Digest, Stored, StoredFacts, Upload,
+    UploadedPart,
+};
+pub use xml_guard::WholeDocument;

@@ -1,0 +1,397 @@
+//! The archive's bucket.
+
+use std::collections::{BTreeMap, HashSet};
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::client::{CALL_TIMEOUT, retry_partition};
+use super::failure::{CallFailure, FailureKind, malformed};
+use super::retry::BrokenAnswer;
+use super::xml_guard::WholeDocument;
+
+/// A bucket, and the calls that the archive needs of it.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+}
+
+/// An object as it was read.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What S3 tells of it.
+    pub facts: StoredFacts,
+}
+
+/// What S3 tells of an object.
+#[derive(Clone, Debug)]
+pub struct StoredFacts {
+    /// Its entity tag, for a conditional write.
+    pub etag: String,
+    /// Its version; `None` in a bucket without versions.
+    pub version_id: Option<String>,
+    /// The metadata that it was written with, by name.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An object to be written in one call.
+#[derive(Clone, Debug)]
+pub struct NewObject<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Its media type.
+    pub content_type: &'a str,
+    /// Its bytes; shared, so that another try costs no copy.
+    pub bytes: Bytes,
+    /// The SHA-256 of the bytes.
+    pub sha256: &'a Sha256Digest,
+    /// Metadata of this project's own, by name.
+    pub metadata: &'a [(&'static str, String)],
+}
+
+/// When a write may take place.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// Only where no object has the key.
+    Absent,
+    /// Only where the object is still the one with this entity tag.
+    Unchanged(String),
+    /// Whatever is there.
+    Always,
+}
+
+impl Condition {
+    fn if_none_match(&self) -> Option<String> {
+        matches!(self, Self::Absent).then(|| "*".to_owned())
+    }
+
+    fn if_match(&self) -> Option<String> {
+        match self {
+            Self::Unchanged(etag) => Some(etag.clone()),
+            Self::Absent | Self::Always => None,
+        }
+    }
+}
+
+/// A multipart upload under way.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    key: String,
+    upload_id: String,
+}
+
+/// A part that S3 has taken.
+#[derive(Clone, Debug)]
+pub struct UploadedPart(CompletedPart);
+
+/// The patience with bodies that break off: the SDK's own retries end where a body starts.
+#[derive(Default, Debug)]
+pub struct ReadAttempts(u32);
+
+impl ReadAttempts {
+    const MOST: u32 = 4;
+
+    /// Lets the object be read once more.
+    ///
+    /// # Errors
+    /// Gives the failure back where that would not help, or was done often enough.
+    pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
+        self.0 += 1;
+        if failure.kind != FailureKind::Passing || self.0 == Self::MOST {
+            return Err(failure);
+        }
+        Ok(())
+    }
+}
+
+/// The SHA-256 of some bytes.
+pub type Sha256Digest = [u8; 32];
+
+impl Bucket {
+    pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
+        // An endpoint of its own (a local S3) rarely has a host name for each bucket.
+        let own_endpoint =
+            config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let config = aws_sdk_s3::config::Builder::from(config)
+            .force_path_style(own_endpoint)
+            .retry_partition(retry_partition(format!("s3/{name}")))
+            .retry_classifier(BrokenAnswer)
+            .build();
+        Self {
+            client: Client::from_conf(config),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads an object chunk by chunk, in the given version or the latest one, and returns the metadata
+    /// that it was written with; `None` when there is no object.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
+    pub async fn read(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        mut each_chunk: impl FnMut(&[u8]),
+    ) -> Result<Option<StoredFacts>, CallFailure> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key)
+            .set_version_id(version_id.map(str::to_owned))
+            .send()
+            .boxed()
+            .await;
+        let mut answer = match answer.map_err(CallFailure::from) {
+            Ok(answer) => answer,
+            Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let read = async {
+            while let Some(chunk) = answer.body.next().await {
+                let broken = |error| malformed(format!("reading the object broke off: {error}"));
+                each_chunk(&chunk.map_err(broken)?);
+            }
+            Ok(())
+        };
+        let read = tokio::time::timeout(CALL_TIMEOUT, read).await;
+        read.unwrap_or_else(|_| Err(malformed("reading the object took too long".to_owned())))?;
+        let metadata = answer.metadata.into_iter().flatten().collect();
+        let etag = answer
+            .e_tag
+            .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
+        Ok(Some(StoredFacts {
+            etag,
+            version_id: version(answer.version_id),
+            metadata,
+        }))
+    }
+
+    /// Reads a small object whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// Fails as [`read`](Self::read) does.
+    pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
+        let mut attempts = ReadAttempts::default();
+        loop {
+            let mut bytes = Vec::new();
+            let read = self.read(key, None, |chunk| bytes.extend_from_slice(chunk));
+            match read.await {
+                Ok(facts) => {
+                    return Ok(facts.map(|facts| Stored {
+                        bytes: bytes.into(),
+                        facts,
+                    }));
+                }
+                Err(failure) => attempts.again_after(failure)?,
+            }
+        }
+    }
+
+    /// Lists every key that starts with the prefix, with the object's size in bytes.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries, and when the listing has no end.
+    pub async fn list(&self, prefix: &str) -> Result<BTreeMap<String, u64>, CallFailure> {
+        let mut listed = BTreeMap::new();
+        let mut tokens = HashSet::new();
+        let mut token = None;
+        loop {
+            let answer = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.name)
+                .prefix(prefix)
+                .set_continuation_token(token)
+                .customize()
+                .interceptor(WholeDocument)
+                .send()
+                .boxed()
+                .await?;
+            for object in answer.contents.unwrap_or_default() {
+                let bytes = object.size.and_then(|size| u64::try_from(size).ok());
+                let (Some(key), Some(bytes)) = (object.key, bytes) else {
+                    return Err(malformed(
+                        "S3 listed an object without key or size".to_owned(),
+                    ));
+                };
+                if !key.starts_with(prefix) {
+                    return Err(malformed(format!(
+                        "S3 listed {key}, which nobody asked for"
+                    )));
+                }
+                listed.insert(key, bytes);
+            }
+            token = match (answer.is_truncated, answer.next_continuation_token) {
+                (Some(true), None) => {
+                    return Err(malformed(
+                        "S3 broke a listing off without a token".to_owned(),
+                    ));
+                }
+                (Some(true), Some(next)) => Some(next),
+                (Some(false) | None, _) => return Ok(listed),
+            };
+            if !tokens.insert(token.clone()) {
+                return Err(malformed(
+                    "S3 gave a page token for the second time: the listing has no end".to_owned(),
+                ));
+            }
+        }
+    }
+
+    /// Writes an object in one call, and returns its version. S3 checks the digest.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn put(
+        &self,
+        object: NewObject<'_>,
+        condition: &Condition,
+    ) -> Result<Option<String>, CallFailure> {
+        let metadata = object
+            .metadata
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let answer = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(object.key)
+            .content_type(object.content_type)
+            // Named too: S3 takes nothing into a bucket with Object Lock without it.
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .checksum_sha256(BASE64.encode(object.sha256))
+            .set_metadata((!object.metadata.is_empty()).then(|| metadata.collect()))
+            .set_if_none_match(condition.if_none_match())
+            .set_if_match(condition.if_match())
+            .body(ByteStream::from(object.bytes))
+            .send()
+            .boxed()
+            .await?;
+        Ok(version(answer.version_id))
+    }
+
+    /// Starts a multipart upload.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn start_upload(&self, key: &str, content_type: &str) -> Result<Upload, CallFailure> {
+        let answer = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.name)
+            .key(key)
+            .content_type(content_type)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .send()
+            .boxed()
+            .await?;
+        let upload_id = answer
+            .upload_id
+            .ok_or_else(|| malformed("S3 gave no ID for the upload".to_owned()))?;
+        Ok(Upload {
+            key: key.to_owned(),
+            upload_id,
+        })
+    }
+
+    /// Uploads one part, counted from 1. S3 checks the digest.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn upload_part(
+        &self,
+        upload: &Upload,
+        number: i32,
+        bytes: Bytes,
+        sha256: &Sha256Digest,
+    ) -> Result<UploadedPart, CallFailure> {
+        let digest = BASE64.encode(sha256);
+        let answer = self
+            .client
+            .upload_part()
+            .bucket(&self.name)
+            .key(&upload.key)
+            .upload_id(&upload.upload_id)
+            .part_number(number)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .checksum_sha256(&digest)
+            .body(ByteStream::from(bytes))
+            .send()
+            .boxed()
+            .await?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .checksum_sha256(digest)
+            .build();
+        Ok(UploadedPart(part))
+    }
+
+    /// Makes an object of the parts, and returns its version.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn complete_upload(
+        &self,
+        upload: &Upload,
+        parts: Vec<UploadedPart>,
+        condition: &Condition,
+    ) -> Result<Option<String>, CallFailure> {
+        let parts = parts.into_iter().map(|UploadedPart(part)| part).collect();
+        let answer = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.name)
+            .key(&upload.key)
+            .upload_id(&upload.upload_id)
+            .multipart_upload(
+                CompletedMultipartUpload::builder()
+                    .set_parts(Some(parts))
+                    .build(),
+            )
+            .set_if_none_match(condition.if_none_match())
+            .set_if_match(condition.if_match())
+            .send()
+            .boxed()
+            .await?;
+        Ok(version(answer.version_id))
+    }
+
+    /// Gives an upload up, so that its parts cost nothing more.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn abort_upload(&self, upload: &Upload) -> Result<(), CallFailure> {
+        let request = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.name)
+            .key(&upload.key);
+        request.upload_id(&upload.upload_id).send().boxed().await?;
+        Ok(())
+    }
+}
+
+/// The version that an object can be told by for good: objects written while a bucket's versions are
+/// suspended all bear the ID `null`, and replace each other.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/AddingObjectstoVersionSuspendedBuckets.html>
+fn version(id: Option<String>) -> Option<String> {
+    id.filter(|id| id != "null")
+}

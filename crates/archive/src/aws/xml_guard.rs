@@ -1,0 +1,125 @@
+//! A guard against answers that the SDK would read only in part.
+//!
+//! The SDK's XML decoder recovers silently from a document that is cut short or ill-formed: it hands
+//! out what it found so far as if that were all. It also takes only the first stretch of an element's
+//! text: what a CDATA section holds, or what comes after a comment, it drops. For a claim of
+//! completeness that is the worst kind of success, so every answer that it decodes is checked before it is
+//! believed.
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+/// Turns a successful answer whose XML isn't a whole, well-formed document into an error, which the SDK
+/// retries.
+#[derive(Debug)]
+pub struct WholeDocument;
+
+#[dyn_dispatch_hint]
+impl Intercept for WholeDocument {
+    fn name(&self) -> &'static str {
+        "WholeDocument"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        if !response.status().is_success() {
+            return Ok(());
+        }
+        let body = response.body().bytes().ok_or("the answer was not read")?;
+        check(body).map_err(BoxError::from)
+    }
+}
+
+const DIVIDED_TEXT: &str = "the answer has a text with a comment inside";
+
+fn check(document: &[u8]) -> Result<(), String> {
+    let mut reader = Reader::from_reader(document);
+    let (mut depth, mut roots) = (0_usize, 0_usize);
+    // What the innermost element has had since its start tag, as long as that is text only.
+    let (mut text, mut interrupted) = (false, false);
+    loop {
+        let event = reader
+            .read_event()
+            .map_err(|error| format!("the answer is no well-formed XML: {error}"))?;
+        match event {
+            Event::Start(_) => {
+                roots += usize::from(depth == 0);
+                depth += 1;
+                (text, interrupted) = (false, false);
+            }
+            Event::Empty(_) => {
+                roots += usize::from(depth == 0);
+                (text, interrupted) = (false, false);
+            }
+            Event::End(_) => {
+                depth -= 1;
+                (text, interrupted) = (false, false);
+            }
+            Event::Text(stretch) if interrupted && !stretch.trim_ascii().is_empty() => {
+                return Err(DIVIDED_TEXT.to_owned());
+            }
+            Event::GeneralRef(_) if interrupted => return Err(DIVIDED_TEXT.to_owned()),
+            Event::Text(_) | Event::GeneralRef(_) => text = true,
+            Event::CData(_) => return Err("the answer has a CDATA section".to_owned()),
+            Event::Comment(_) | Event::PI(_) => interrupted = text,
+            Event::Decl(_) | Event::DocType(_) => {}
+            Event::Eof => break,
+        }
+    }
+    match (roots, depth) {
+        (1, 0) => Ok(()),
+        (_, 0) => Err(format!("the answer has {roots} root elements and not one")),
+        _ => Err(format!(
+            "the answer was cut short: {depth} elements are not closed"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_document_passes() {
+        check(b"<?xml version=\"1.0\"?>\n<a x='1'><!-- b --><b/>t&amp;<c> <!-- d -->\n<e><!-- f -->g&lt;h<!-- i --></e></c></a>\n")
+            .unwrap();
+    }
+
+    #[test]
+    fn every_cut_of_a_document_is_found() {
+        let document = b"<a><b>text</b><c d=\"e\"/></a>";
+        for end in 0..document.len() {
+            assert!(check(&document[..end]).is_err(), "cut after {end} bytes");
+        }
+    }
+
+    #[test]
+    fn a_wrong_end_tag_and_a_second_root_are_found() {
+        assert!(check(b"<a><b></a></b>").is_err());
+        assert!(check(b"<a/><a/>").is_err());
+    }
+
+    #[test]
+    fn a_text_that_the_decoder_would_shorten_is_found() {
+        for text in [
+            "<![CDATA[Team]]>",
+            "Team<![CDATA[A]]>",
+            "Team<!-- x -->A",
+            "Team<?x?>&amp;",
+            " <!-- x -->Team",
+        ] {
+            let document = format!("<a><b>{text}</b></a>");
+            assert!(check(document.as_bytes()).is_err(), "{document}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The documents of the archive.
+
+pub mod changes;
+pub mod snapshot;

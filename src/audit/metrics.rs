@@ -1,0 +1,58 @@
+//! The run's metrics, as one line in CloudWatch's embedded metric format.
+
+use serde_json::{Value, json};
+
+use image_usage_archive::documents::snapshot::Counts;
+use image_usage_archive::domain::timestamp::Timestamp;
+
+/// The namespace of all metrics.
+pub const NAMESPACE: &str = "ImageUsageAuditor";
+
+/// Builds the metrics line of a run.
+///
+/// The dimensions keep scoped runs, of which there may be many, from filling the gap that a missing full
+/// run leaves: an alarm watches `Scope` = `full`.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+pub fn line(
+    function_name: &str,
+    full: bool,
+    now: Timestamp,
+    counts: &Counts,
+    run_duration_ms: u64,
+    snapshots_written: u64,
+) -> Value {
+    let metrics = [
+        ("ReportsAudited", counts.reports.total, "Count"),
+        ("ReportsExpiring", counts.findings.expiring, "Count"),
+        ("ReportsExpired", counts.findings.expired, "Count"),
+        ("ReportsFailed", counts.findings.failed, "Count"),
+        ("ReportsStuck", counts.findings.stuck, "Count"),
+        ("ReportsUnarchived", counts.findings.unarchived, "Count"),
+        ("EntriesFetched", counts.entries.fetched, "Count"),
+        ("TargetsComplete", counts.targets.complete, "Count"),
+        ("TargetsIncomplete", counts.targets.incomplete, "Count"),
+        ("TargetsFailed", counts.targets.failed, "Count"),
+        ("TargetsSkipped", counts.targets.skipped, "Count"),
+        ("RunDuration", run_duration_ms, "Milliseconds"),
+        ("SnapshotsWritten", snapshots_written, "Count"),
+    ];
+    let definitions: Vec<Value> = metrics
+        .iter()
+        .map(|(name, _, unit)| json!({"Name": name, "Unit": unit}))
+        .collect();
+    let mut line = json!({
+        "_aws": {
+            "Timestamp": now.unix_milliseconds(),
+            "CloudWatchMetrics": [
+                {"Namespace": NAMESPACE, "Dimensions": [["FunctionName", "Scope"]], "Metrics": definitions}
+            ]
+        },
+        "FunctionName": function_name,
+        "Scope": if full { "full" } else { "scoped" },
+    });
+    for (name, value, _) in metrics {
+        line[name] = value.into();
+    }
+    line
+}
