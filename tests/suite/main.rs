@@ -12,6 +12,7 @@ mod entries;
 mod faults;
 mod harness;
 mod hostile;
+mod house;
 mod lambda;
 mod layers;
 mod matrix;

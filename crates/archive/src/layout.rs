@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::domain::run_id::RunId;
+use crate::domain::run_id::{Attempt, RunId};
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 
@@ -47,21 +47,43 @@ impl FromStr for Layout {
     }
 }
 
+/// The attempt that wrote an object of a target, by its key: `RUN_ID.ATTEMPT.jsonl.gz`.
+pub fn attempt_of(key: &str) -> Option<Attempt> {
+    key.strip_suffix(".jsonl.gz")?
+        .rsplit('.')
+        .next()?
+        .parse()
+        .ok()
+}
+
 impl Layout {
     /// Where the reports of one target of a run lie: gzipped JSON Lines.
-    pub fn reports(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
-        self.of_target("reports", run, scheduled_at, target)
+    pub fn reports(
+        &self,
+        run: &RunId,
+        attempt: Attempt,
+        scheduled_at: Timestamp,
+        target: &Target,
+    ) -> String {
+        self.of_target("reports", run, attempt, scheduled_at, target)
     }
 
     /// Where the entries that a run fetched for one target lie: gzipped JSON Lines.
-    pub fn entries(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
-        self.of_target("entries", run, scheduled_at, target)
+    pub fn entries(
+        &self,
+        run: &RunId,
+        attempt: Attempt,
+        scheduled_at: Timestamp,
+        target: &Target,
+    ) -> String {
+        self.of_target("entries", run, attempt, scheduled_at, target)
     }
 
     fn of_target(
         &self,
         what: &str,
         run: &RunId,
+        attempt: Attempt,
         scheduled_at: Timestamp,
         target: &Target,
     ) -> String {
@@ -69,7 +91,7 @@ impl Layout {
         let Target { account_id, region } = target;
         let date = scheduled_at.date();
         format!(
-            "{prefix}v1/{what}/dt={date}/account_id={account_id}/region={region}/{run}.jsonl.gz"
+            "{prefix}v1/{what}/dt={date}/account_id={account_id}/region={region}/{run}.{attempt}.jsonl.gz"
         )
     }
 
@@ -98,18 +120,19 @@ mod tests {
     #[test]
     fn keys_are_partitioned_by_the_scheduled_day() {
         let prefix: Layout = "image-usage/".parse().unwrap();
+        let attempt = "0badcafe".parse().unwrap();
         let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
         let target = Target {
             account_id: "111122223333".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
         };
         assert_eq!(
-            prefix.reports(&run, scheduled_at(), &target),
-            "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
+            prefix.reports(&run, attempt, scheduled_at(), &target),
+            "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(
-            prefix.entries(&run, scheduled_at(), &target),
-            "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
+            prefix.entries(&run, attempt, scheduled_at(), &target),
+            "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(
             prefix.snapshot(&run, scheduled_at()),

@@ -4,5 +4,6 @@ pub mod aws;
 pub mod documents;
 pub mod domain;
 pub mod layout;
+pub mod line_reader;
 pub mod source;
 pub mod verify;

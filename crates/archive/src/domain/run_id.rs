@@ -1,6 +1,7 @@
 //! The names of runs, and of attempts at them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,29 @@ impl Attempt {
     /// Names an attempt by 32 random bits.
     pub fn from_bits(bits: u32) -> Self {
         Self(bits)
+    }
+}
+
+/// A text that is not the name of an attempt.
+#[derive(Debug, thiserror::Error)]
+#[error("`{text}` is not an attempt: 8 hex digits such as 0badcafe")]
+pub struct MalformedAttempt {
+    text: String,
+}
+
+impl FromStr for Attempt {
+    type Err = MalformedAttempt;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let well_formed = text.len() == 8 && text.bytes().all(is_hex);
+        u32::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| well_formed)
+            .map(Self)
+            .ok_or_else(|| MalformedAttempt {
+                text: text.to_owned(),
+            })
     }
 }
 

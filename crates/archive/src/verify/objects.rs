@@ -8,7 +8,9 @@ use flate2::write::MultiGzDecoder;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Problem;
-use super::snapshot::{bare, below_prefix, is_as_written, prefix_of, scheduled_at};
+use super::snapshot::{
+    bare, below_prefix, is_as_written, own_entries_key, own_reports_key, prefix_of, scheduled_at,
+};
 use crate::documents::{
     ArchivedLine, ArchivedObject, Counts, EntryLine, LedgerLine, ReportLine, RunFacts, Snapshot,
     Tally, TargetOutcome,
@@ -20,6 +22,7 @@ use crate::domain::report::{ReportState, UsageReport};
 use crate::domain::report_key::ReportKey;
 use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
+use crate::layout::attempt_of;
 use crate::source::{Fetched, Source, Unreadable};
 
 /// How many targets of a snapshot are looked at at a time; each holds up to 8 MB.
@@ -150,8 +153,9 @@ async fn look_at_target(
     let target = line.target();
     let (run_id, at) = (&snapshot.run_id, snapshot.scheduled_at);
     let mut contents = Contents::default();
-    if let Some(named) = &line.entries_object {
-        let entries_key = bare().entries(run_id, at, &target);
+    if let Some(named) = &line.entries_object
+        && let Some(entries_key) = own_entries_key(&line.entries_object, run_id, at, &target)
+    {
         let start = || EntryLines::new(&target);
         let read = read_lines(archive, key, &entries_key, named, start).await?;
         if let Some(lines) = contents.add(&entries_key, read) {
@@ -161,8 +165,9 @@ async fn look_at_target(
     let mut counts = Counts::default();
     let mut findings = ListedFindings::default();
     let mut is_sound = true;
-    if let Some(named) = &line.object {
-        let reports_key = bare().reports(run_id, at, &target);
+    if let Some(named) = &line.object
+        && let Some(reports_key) = own_reports_key(&line.object, run_id, at, &target)
+    {
         let prefix = prefix_of(&named.key, &reports_key).unwrap_or_default();
         let start = || ReportLines::new(&target, snapshot, prefix);
         let read = read_lines(archive, key, &reports_key, named, start).await?;
@@ -465,7 +470,9 @@ impl<'a> ReportLines<'a> {
         };
         let named = (key.clone(), run_id.clone());
         if !self.claims.contains_key(&named) {
-            let expected = scheduled_at(run_id).map(|at| bare().entries(run_id, at, self.target));
+            let expected = scheduled_at(run_id)
+                .zip(attempt_of(key))
+                .map(|(at, attempt)| bare().entries(run_id, attempt, at, self.target));
             let is_right = expected.is_some_and(|expected| {
                 prefix_of(key, &expected).is_some_and(|prefix| prefix == self.prefix)
             });

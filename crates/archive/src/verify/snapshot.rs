@@ -12,7 +12,7 @@ use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::top_list::MAX_LISTED;
-use crate::layout::Layout;
+use crate::layout::{Layout, attempt_of};
 
 /// What has to be known of a snapshot to evaluate the others.
 #[derive(Debug)]
@@ -68,6 +68,29 @@ pub(super) fn bare() -> Layout {
         unreachable!("an archive needs no prefix")
     };
     prefix
+}
+
+/// The key that an object of a target's reports has below the prefix; `None` where there is none, or where
+/// its name is none of an attempt.
+pub(super) fn own_reports_key(
+    object: &Option<ArchivedObject>,
+    run: &RunId,
+    at: Timestamp,
+    target: &Target,
+) -> Option<String> {
+    let attempt = attempt_of(&object.as_ref()?.key)?;
+    Some(bare().reports(run, attempt, at, target))
+}
+
+/// The same of a target's entries.
+pub(super) fn own_entries_key(
+    object: &Option<ArchivedObject>,
+    run: &RunId,
+    at: Timestamp,
+    target: &Target,
+) -> Option<String> {
+    let attempt = attempt_of(&object.as_ref()?.key)?;
+    Some(bare().entries(run, attempt, at, target))
 }
 
 /// Reads a snapshot, and tells what is wrong with it by itself.
@@ -276,15 +299,19 @@ impl Check<'_> {
             }
             let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
             let own = [
-                (object, bare().reports(run, at, &target)),
-                (entries_object, bare().entries(run, at, &target)),
+                (object, own_reports_key(object, run, at, &target)),
+                (
+                    entries_object,
+                    own_entries_key(entries_object, run, at, &target),
+                ),
             ];
             for (object, expected) in own {
                 let Some(ArchivedObject { key, .. }) = object else {
                     continue;
                 };
-                self.holds(prefix_of(key, &expected).is_some(), || {
-                    format!("names {key}, and the object of {target} would be {expected}")
+                let is_own = expected.is_some_and(|own| prefix_of(key, &own).is_some());
+                self.holds(is_own, || {
+                    format!("names {key}, which is not an object of {target} in this run")
                 });
             }
         }
@@ -403,10 +430,12 @@ fn prefixes(snapshot: &Snapshot) -> Vec<&str> {
         let target = line.target();
         let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
         if let Some(object) = &line.object {
-            prefixes.extend(prefix_of(&object.key, &bare().reports(run, at, &target)));
+            let own = own_reports_key(&line.object, run, at, &target);
+            prefixes.extend(own.and_then(|own| prefix_of(&object.key, &own)));
         }
         if let Some(object) = &line.entries_object {
-            prefixes.extend(prefix_of(&object.key, &bare().entries(run, at, &target)));
+            let own = own_entries_key(&line.entries_object, run, at, &target);
+            prefixes.extend(own.and_then(|own| prefix_of(&object.key, &own)));
         }
     }
     prefixes
@@ -417,15 +446,10 @@ pub(super) fn outline(snapshot: &Snapshot) -> Outline {
     let own = |line: &LedgerLine| {
         let target = line.target();
         let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
-        let reports = line
-            .object
-            .as_ref()
-            .map(|_| bare().reports(run, at, &target));
-        let entries = line
-            .entries_object
-            .as_ref()
-            .map(|_| bare().entries(run, at, &target));
-        [reports, entries]
+        [
+            own_reports_key(&line.object, run, at, &target),
+            own_entries_key(&line.entries_object, run, at, &target),
+        ]
     };
     Outline {
         run_id: snapshot.run_id.clone(),
