@@ -29,7 +29,7 @@ async fn serve() -> Result<ExitCode, lambda_runtime::Error> {
 }
 
 async fn start() -> Result<Auditor, InvalidSettings> {
-    let settings = Settings::from_environment()?;
+    let settings = lambda::limit_concurrency(Settings::from_environment()?);
     let aws = Aws::from_environment().await;
     let home = aws.region().ok_or_else(InvalidSettings::no_region)?;
     let function_name = lambda::function_name();

@@ -1,6 +1,6 @@
 //! `latest.json`: the copy of the newest full snapshot.
 
-use image_usage_archive::aws::{Bucket, Condition, NewObject, Stored};
+use image_usage_archive::aws::{Bucket, CallFailure, Condition, NewObject, Stored};
 use sha2::{Digest, Sha256};
 
 use super::ConflictRetries;
@@ -9,21 +9,38 @@ use super::snapshots::{CONTENT_TYPE, PublishedSnapshot, SnapshotHead};
 
 /// The copy of the newest full snapshot, as it was found.
 #[derive(Clone, Debug)]
-pub(crate) struct LatestSnapshot(Option<Stored>);
+pub(crate) enum LatestSnapshot {
+    /// There is none.
+    Missing,
+    /// It was read.
+    Found(Stored),
+    /// It exists and cannot be read: its KMS key may be gone, or it was moved to Glacier.
+    Unreadable,
+}
 
 impl LatestSnapshot {
     /// Reads the copy.
     ///
     /// # Errors
-    /// Fails as S3 does.
+    /// Fails as S3 does, unless the copy is unreadable for good: archiving goes on without it.
     pub(crate) async fn read(bucket: &Bucket, key: &str) -> Result<Self, ArchiveError> {
-        let stored = bucket.get(key).await;
-        Ok(Self(stored.map_err(failed("read", bucket, key))?))
+        match bucket.get(key).await {
+            Ok(Some(stored)) => Ok(Self::Found(stored)),
+            Ok(None) => Ok(Self::Missing),
+            Err(failure) if failure.is_unreadable() => {
+                log_unreadable(key, &failure);
+                Ok(Self::Unreadable)
+            }
+            Err(failure) => Err(failed("read", bucket, key)(failure)),
+        }
     }
 
-    /// Its bytes; `None` if there is no copy.
+    /// Its bytes; `None` if there is no copy that can be read.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
-        self.0.as_ref().map(|stored| &*stored.bytes)
+        match self {
+            Self::Found(stored) => Some(&stored.bytes),
+            Self::Missing | Self::Unreadable => None,
+        }
     }
 
     /// The condition under which a snapshot replaces it; `None` if the copy is of a newer one.
@@ -31,14 +48,27 @@ impl LatestSnapshot {
     /// The newest is the one scheduled last; of two for the same moment, the one whose run ID sorts last.
     fn can_replace(&self, head: &SnapshotHead) -> Option<Condition> {
         let order = |head: &SnapshotHead| (head.scheduled_at, head.run_id.clone());
-        let Some(stored) = &self.0 else {
-            return Some(Condition::Absent);
+        let stored = match self {
+            Self::Found(stored) => stored,
+            Self::Missing => return Some(Condition::Absent),
+            // Of what it is a copy is not known; the snapshot is stored elsewhere.
+            Self::Unreadable => return Some(Condition::Always),
         };
         // An unreadable copy is worth nothing: the snapshot that it was made of is stored elsewhere.
         let copied = serde_json::from_slice::<SnapshotHead>(&stored.bytes).ok();
         let is_newer = copied.is_some_and(|copied| order(&copied) >= order(head));
         (!is_newer).then(|| Condition::Unchanged(stored.facts.etag.clone()))
     }
+}
+
+/// Logs an object of earlier runs that exists and cannot be read.
+pub(super) fn log_unreadable(key: &str, failure: &CallFailure) {
+    tracing::warn!(
+        object = key,
+        error_code = failure.code,
+        error_message = failure.message,
+        "an object of an earlier run cannot be read: let the function decrypt with the KMS key it was written with, or restore it from Glacier"
+    );
 }
 
 /// Makes a snapshot the latest one, unless a newer one is; `latest` is what the run has found.

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
 
-use super::latest::LatestSnapshot;
+use super::latest::{LatestSnapshot, log_unreadable};
 use super::lines_writer::{ArchiveError, failed};
 
 /// How many objects of earlier runs a target is known by: the last complete listing and those of later runs
@@ -59,8 +59,8 @@ struct PreviousTarget {
 impl PreviousRun {
     /// Reads the snapshot that `latest.json` is a copy of; `None` if it is lost or damaged.
     ///
-    /// Reads the snapshot itself, because the hash chain refers to it. If it is missing, the copy still has
-    /// what is needed.
+    /// Reads the snapshot itself, because the hash chain refers to it. If it is missing or unreadable, the copy
+    /// still has what is needed.
     ///
     /// # Errors
     /// Fails as S3 does.
@@ -76,8 +76,14 @@ impl PreviousRun {
             return Ok(None);
         };
         let key = layout.snapshot(&ledger.run_id, ledger.scheduled_at);
-        let stored = bucket.get(&key).await;
-        let stored = stored.map_err(failed("read", bucket, &key))?;
+        let stored = match bucket.get(&key).await {
+            Ok(stored) => stored,
+            Err(failure) if failure.is_unreadable() => {
+                log_unreadable(&key, &failure);
+                None
+            }
+            Err(failure) => return Err(failed("read", bucket, &key)(failure)),
+        };
         let found = stored.as_ref().and_then(|stored| {
             let ledger = serde_json::from_slice::<PreviousLedger>(&stored.bytes).ok()?;
             Some((ledger, &*stored.bytes))

@@ -4,6 +4,7 @@
 //! unsent bytes of all targets under way and the snapshot, at a conservative rate, and a second for each call
 //! that must follow another.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -43,9 +44,12 @@ const LISTED_FINDINGS_BYTES: usize = 1024 * 1024;
 /// Even with a timeout of a few seconds, most of it goes into reading.
 const MARGIN_SHARE: u32 = 4;
 
-/// The clock of a run, and what it still has to write.
+/// The clock of a run, and what it still has to write; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Deadline(Arc<Clock>);
+
 #[derive(Debug)]
-pub(crate) struct Deadline {
+struct Clock {
     started: Instant,
     time_left: Duration,
     max_concurrent_targets: usize,
@@ -60,54 +64,53 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// Starts the clock; `time_left` is `None` if the deadline is unknown.
     pub(crate) fn starting_now(time_left: Option<Duration>, max_concurrent_targets: usize) -> Self {
-        Self {
+        Self(Arc::new(Clock {
             started: Instant::now(),
             time_left: time_left.unwrap_or(MAX_RUN),
             max_concurrent_targets,
             targets: AtomicUsize::new(0),
             open_targets: AtomicUsize::new(0),
             unsent_bytes: AtomicUsize::new(0),
-        }
+        }))
     }
 
     /// Records how many targets the run has.
     pub(crate) fn set_targets(&self, targets: usize) {
-        self.targets.store(targets, Ordering::Relaxed);
-        self.open_targets.store(targets, Ordering::Relaxed);
+        self.0.targets.store(targets, Ordering::Relaxed);
+        self.0.open_targets.store(targets, Ordering::Relaxed);
     }
 
     /// Records that one target is done.
     pub(crate) fn close_target(&self) {
-        self.open_targets.fetch_sub(1, Ordering::Relaxed);
+        self.0.open_targets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Reading must stop at this instant, so that what has been read can be archived.
     fn stop_reading_at(&self) -> Instant {
-        let unsent = sending_time(self.unsent_bytes.load(Ordering::Relaxed));
+        let unsent = sending_time(self.0.unsent_bytes.load(Ordering::Relaxed));
         let margin = ARCHIVE_CALL * CALLS_TO_FINISH + unsent + self.publishing_time();
-        self.started + self.time_left - margin.min(self.time_left / MARGIN_SHARE)
+        self.0.started + self.0.time_left - margin.min(self.0.time_left / MARGIN_SHARE)
     }
 
     /// The targets' objects must be written by this instant, so that the snapshot can be.
     fn stop_writing_at(&self) -> Instant {
-        let share = self.time_left / MARGIN_SHARE / 2;
-        self.started + self.time_left - self.publishing_time().min(share)
+        let share = self.0.time_left / MARGIN_SHARE / 2;
+        self.0.started + self.0.time_left - self.publishing_time().min(share)
     }
 
     /// After this instant, Lambda may kill the function before it has responded.
     pub(crate) fn ends_at(&self) -> Instant {
-        let share = self.time_left / MARGIN_SHARE / 4;
-        self.started + self.time_left - LAST_WORDS.min(share)
+        let share = self.0.time_left / MARGIN_SHARE / 4;
+        self.0.started + self.0.time_left - LAST_WORDS.min(share)
     }
 
-    /// A target that has just been listed must leave the rest of its entries to the next run at this
-    /// instant. Every target that is still to come has the same share of the remaining time.
-    pub(crate) fn stop_entries_at(&self) -> Instant {
-        let now = Instant::now();
-        let open = self.open_targets.load(Ordering::Relaxed);
-        let rounds = open.div_ceil(self.max_concurrent_targets).max(1);
-        let left = self.stop_reading_at().saturating_duration_since(now);
-        now + left / u32::try_from(rounds).unwrap_or(u32::MAX)
+    /// A target that began to fetch entries at `started` must pause at this instant, so that every target
+    /// that is still open has the same share of the time. The share grows as other targets are done.
+    pub(crate) fn stop_entries_at(&self, started: Instant) -> Instant {
+        let open = self.0.open_targets.load(Ordering::Relaxed);
+        let rounds = open.div_ceil(self.0.max_concurrent_targets).max(1);
+        let left = self.stop_reading_at().saturating_duration_since(started);
+        started + left / u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
     /// Whether there is time left to read.
@@ -117,7 +120,7 @@ impl Deadline {
 
     /// The time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.0.started.elapsed()
     }
 
     /// The milliseconds since the start.
@@ -126,7 +129,7 @@ impl Deadline {
     }
 
     fn publishing_time(&self) -> Duration {
-        let targets = self.targets.load(Ordering::Relaxed);
+        let targets = self.0.targets.load(Ordering::Relaxed);
         let snapshot = targets * LEDGER_LINE_BYTES + LISTED_FINDINGS_BYTES;
         ARCHIVE_CALL * CALLS_TO_PUBLISH + sending_time(snapshot)
     }
@@ -170,9 +173,9 @@ impl Deadline {
     }
 
     /// Registers unsent bytes with the run, for as long as the guard lives.
-    pub(crate) fn unsent(&self) -> Unsent<'_> {
+    pub(crate) fn unsent(&self) -> Unsent {
         Unsent {
-            deadline: self,
+            deadline: self.clone(),
             bytes: 0,
         }
     }
@@ -180,22 +183,22 @@ impl Deadline {
 
 /// Bytes that one target holds and has not sent yet.
 #[derive(Debug)]
-pub(crate) struct Unsent<'a> {
-    deadline: &'a Deadline,
+pub(crate) struct Unsent {
+    deadline: Deadline,
     bytes: usize,
 }
 
-impl Unsent<'_> {
+impl Unsent {
     /// Records how many there are now.
     pub(crate) fn set(&mut self, bytes: usize) {
-        let total = &self.deadline.unsent_bytes;
+        let total = &self.deadline.0.unsent_bytes;
         total.fetch_add(bytes, Ordering::Relaxed);
         total.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = bytes;
     }
 }
 
-impl Drop for Unsent<'_> {
+impl Drop for Unsent {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -206,7 +209,8 @@ fn sending_time(bytes: usize) -> Duration {
     Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND
 }
 
-fn deadline_exceeded() -> CallFailure {
+/// The failure of what had no time left.
+pub(crate) fn deadline_exceeded() -> CallFailure {
     let message = "the run ran out of time: raise the function's timeout, or audit fewer targets";
     CallFailure::own(
         ErrorCode::DeadlineExceeded,

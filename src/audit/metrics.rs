@@ -6,18 +6,21 @@ use serde_json::{Value, json};
 /// The namespace of all metrics.
 const NAMESPACE: &str = "ImageUsageAuditor";
 
+/// What the metrics say besides the counts of the snapshot.
+pub(super) struct OfRun {
+    pub(super) duration_ms: u64,
+    pub(super) snapshots_written: u64,
+    /// Objects of earlier runs that exist and cannot be read.
+    pub(super) unreadable_objects: u64,
+}
+
 /// Builds the metrics line of a run.
 ///
 /// The dimension `Scope` keeps scoped runs, of which there may be many, from filling the gap that a missing
 /// full run leaves: an alarm watches `Scope` = `full`.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
-pub(super) fn line(
-    function_name: &str,
-    snapshot: &Snapshot,
-    run_duration_ms: u64,
-    snapshots_written: u64,
-) -> Value {
+pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Value {
     let counts = &snapshot.counts;
     let metrics = [
         ("ReportsAudited", counts.reports.total, "Count"),
@@ -27,12 +30,14 @@ pub(super) fn line(
         ("ReportsStuck", counts.findings.stuck, "Count"),
         ("ReportsUnarchived", counts.findings.unarchived, "Count"),
         ("EntriesFetched", counts.entries.fetched, "Count"),
+        ("EntriesFailed", counts.entries.failed, "Count"),
         ("TargetsComplete", counts.targets.complete, "Count"),
         ("TargetsIncomplete", counts.targets.incomplete, "Count"),
         ("TargetsFailed", counts.targets.failed, "Count"),
         ("TargetsSkipped", counts.targets.skipped, "Count"),
-        ("RunDuration", run_duration_ms, "Milliseconds"),
-        ("SnapshotsWritten", snapshots_written, "Count"),
+        ("RunDuration", run.duration_ms, "Milliseconds"),
+        ("SnapshotsWritten", run.snapshots_written, "Count"),
+        ("ObjectsUnreadable", run.unreadable_objects, "Count"),
     ];
     let definitions: Vec<Value> = metrics
         .iter()

@@ -11,6 +11,7 @@ pub(crate) mod run;
 pub(crate) mod target;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::TryFutureExt;
@@ -23,7 +24,7 @@ use serde_json::Value;
 pub use self::answer::{Answer, Summary};
 pub use self::error::RunError;
 use self::plan::PlannedTarget;
-pub use self::preflight::{Permission, Preflight, PreflightLine};
+pub use self::preflight::{Permission, PermissionCounts, Preflight, PreflightError, PreflightLine};
 use self::run::Run;
 use crate::archive::latest::{self, LatestSnapshot};
 use crate::archive::lines_writer::ArchiveError;
@@ -117,7 +118,7 @@ impl Auditor {
         let previous = async {
             let latest = LatestSnapshot::read(&self.bucket, &latest_key).await?;
             if is_new {
-                run.set_previous(self.read_previous(&latest).await?);
+                run.set_previous(self.read_previous(run, &latest).await?);
             }
             Ok(latest)
         };
@@ -138,8 +139,12 @@ impl Auditor {
 
     async fn read_previous(
         &self,
+        run: &Run,
         latest: &LatestSnapshot,
     ) -> Result<Option<PreviousRun>, ArchiveError> {
+        if matches!(latest, LatestSnapshot::Unreadable) {
+            run.unreadable_objects.fetch_add(1, Ordering::Relaxed);
+        }
         let layout = &self.settings.archive_prefix;
         let previous = PreviousRun::read(&self.bucket, layout, latest).await?;
         if previous.is_none() && latest.bytes().is_some() {
@@ -200,8 +205,11 @@ impl Auditor {
         let line = metrics::line(
             &self.function_name,
             snapshot,
-            run.deadline.duration_ms(),
-            snapshots_written,
+            &metrics::OfRun {
+                duration_ms: run.deadline.duration_ms(),
+                snapshots_written,
+                unreadable_objects: run.unreadable_objects.load(Ordering::Relaxed),
+            },
         );
         println!("{line}");
     }

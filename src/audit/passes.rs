@@ -7,11 +7,13 @@ use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{LedgerLine, TargetError, TargetStatus};
 use image_usage_archive::documents::{Tally, TargetOutcome};
 use image_usage_archive::domain::run_id::Attempt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::deadline::deadline_exceeded;
 use super::plan::{AccessTo, PlannedTarget};
 use super::run::{Run, new_attempt};
-use super::target::{self, Stop, history};
+use super::target::{Audit, history};
 use crate::archive::lines_writer::ArchiveError;
 
 /// Which pass over the targets an attempt belongs to.
@@ -66,10 +68,25 @@ impl From<TargetOutcome> for Audited {
 /// The result of one attempt at a target.
 enum Attempted {
     Done(Box<Audited>),
+    /// Attempt it again in the second pass.
     Retry(PlannedTarget),
+    /// Its share of the time was up with entries left to fetch.
+    Paused(Box<Paused>),
 }
 
-/// Audits every target, and attempts those once more that failed with something transient.
+/// A target whose entries wait for the time that others leave.
+struct Paused {
+    audit: Audit,
+    planned: PlannedTarget,
+    _place: OwnedSemaphorePermit,
+}
+
+/// How many targets may wait with entries left to fetch: each holds a few megabytes. The others leave theirs
+/// to the next run.
+const MAX_PAUSED: usize = 8;
+
+/// Audits every target, and attempts those once more that failed with something transient. In the time that
+/// is left, fetches the entries for which a target's share of the time was not enough.
 ///
 /// Returns the outcomes, and the first error of the archive.
 pub(super) async fn audit_all(
@@ -77,38 +94,50 @@ pub(super) async fn audit_all(
     planned: Vec<PlannedTarget>,
 ) -> (Tally, Option<ArchiveError>) {
     let mut outcomes = Outcomes::default();
-    // The attempt is one for all targets of the pass; their keys differ.
-    let first = (Pass::First, new_attempt());
-    let retries = audit_pass(run, first, planned, &mut outcomes).await;
+    let places = Arc::new(Semaphore::new(MAX_PAUSED));
+    // The attempt is one for all targets of a pass; their keys differ.
+    let attempt = new_attempt();
+    let first = planned.into_iter().map(|planned| {
+        let (run, places) = (Arc::clone(run), Arc::clone(&places));
+        async move { audit_target(&run, Pass::First, attempt, planned, Some(places)).await }
+    });
+    let (retries, mut paused) = run_all(run, first, &mut outcomes).await;
     // Anew, because a write of the first attempt may still be under way.
-    let second = (Pass::Second, new_attempt());
-    audit_pass(run, second, retries, &mut outcomes).await;
+    let attempt = new_attempt();
+    let second = retries.into_iter().map(|planned| {
+        let (run, places) = (Arc::clone(run), Arc::clone(&places));
+        async move { audit_target(&run, Pass::Second, attempt, planned, Some(places)).await }
+    });
+    paused.extend(run_all(run, second, &mut outcomes).await.1);
+    let resumed = paused.into_iter().map(|paused| {
+        let run = Arc::clone(run);
+        async move { resume(&run, *paused).await }
+    });
+    run_all(run, resumed, &mut outcomes).await;
     (outcomes.tally, outcomes.archive_error)
 }
 
-/// Audits up to `max_concurrent_targets` targets at a time, each in its own task, so that they use every
-/// core. Returns the targets that need a second attempt.
-async fn audit_pass(
-    run: &Arc<Run>,
-    (pass, attempt): (Pass, Attempt),
-    targets: Vec<PlannedTarget>,
+/// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
+/// Returns the targets that need a second attempt, and those that are paused.
+async fn run_all(
+    run: &Run,
+    mut attempts: impl Iterator<Item = impl Future<Output = Attempted> + Send + 'static>,
     outcomes: &mut Outcomes,
-) -> Vec<PlannedTarget> {
-    let mut targets = targets.into_iter();
-    let mut retries = Vec::new();
+) -> (Vec<PlannedTarget>, Vec<Box<Paused>>) {
+    let (mut retries, mut paused) = (Vec::new(), Vec::new());
     // Dropping this future ends the tasks.
     let mut tasks = JoinSet::new();
     loop {
         while tasks.len() < run.settings.max_concurrent_targets
-            && let Some(planned) = targets.next()
+            && let Some(attempt) = attempts.next()
         {
-            let run = Arc::clone(run);
-            tasks.spawn(async move { audit_target(&run, pass, attempt, planned).await });
+            tasks.spawn(attempt);
         }
         match tasks.join_next().await {
-            None => return retries,
+            None => return (retries, paused),
             Some(Ok(Attempted::Done(audited))) => outcomes.add(run, *audited).await,
             Some(Ok(Attempted::Retry(planned))) => retries.push(planned),
+            Some(Ok(Attempted::Paused(target))) => paused.push(target),
             Some(Err(failed)) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(cancelled) => unreachable!("no task is cancelled: {cancelled}"),
@@ -117,51 +146,98 @@ async fn audit_pass(
     }
 }
 
-/// Attempts one target.
+/// Attempts one target; `places` are those for targets that pause.
 async fn audit_target(
-    run: &Run,
+    run: &Arc<Run>,
     pass: Pass,
     attempt: Attempt,
     planned: PlannedTarget,
+    places: Option<Arc<Semaphore>>,
 ) -> Attempted {
     if let Some(failure) = &planned.refused {
         let error = failure.clone().into();
         return done(not_audited(run, &planned, TargetStatus::Failed, error).await);
     }
+    if !run.deadline.has_time() {
+        return done(too_late(&planned));
+    }
     let access = planned.account.access(pass.access()).await;
-    let mut audit = target::Audit::new(run, attempt, access, planned.target.clone());
-    let stop = match audit.read().await {
-        Ok(()) => match audit.archive(None).await {
-            Ok(outcome) => return done(outcome),
-            Err(error) => Stop::Archiving(error),
-        },
-        Err(failure) => Stop::Reading(failure),
-    };
-    let pages = match stop {
-        Stop::Reading(_) => audit.pages(),
-        // What was read is lost with the object that could not be written.
-        Stop::Archiving(_) => 0,
-    };
-    let has_time = run.deadline.has_time();
-    match (next_step(stop.failure().kind, pass, pages, has_time), stop) {
-        (NextStep::Retry, _) => Attempted::Retry(planned),
-        (NextStep::ArchivePart, Stop::Reading(failure)) => {
-            match audit.archive(Some(&failure)).await {
-                Ok(outcome) => done(outcome),
-                Err(error) => not_archived(run, &planned, error).await,
+    let mut audit = Audit::new(Arc::clone(run), attempt, access, planned.target.clone());
+    match audit.read().await {
+        Ok(()) => archive(run, pass, audit, planned, places).await,
+        Err(failure) => {
+            let (pages, has_time) = (audit.pages(), run.deadline.has_time());
+            match next_step(failure.kind, pass, pages, has_time) {
+                NextStep::Retry => Attempted::Retry(planned),
+                NextStep::ArchivePart => {
+                    audit.interrupt(failure);
+                    archive(run, Pass::Second, audit, planned, None).await
+                }
+                NextStep::CheckRegion if is_disabled(run, &planned, pass).await => {
+                    let status = TargetStatus::Skipped;
+                    done(not_audited(run, &planned, status, failure.into()).await)
+                }
+                NextStep::CheckRegion | NextStep::Fail => {
+                    let status = TargetStatus::Failed;
+                    done(not_audited(run, &planned, status, failure.into()).await)
+                }
             }
         }
-        (_, Stop::Archiving(error)) => not_archived(run, &planned, error).await,
-        (step, Stop::Reading(failure)) => {
-            let status = match step {
-                NextStep::CheckRegion if is_disabled(run, &planned, pass).await => {
-                    TargetStatus::Skipped
-                }
-                _ => TargetStatus::Failed,
-            };
-            done(not_audited(run, &planned, status, failure.into()).await)
+    }
+}
+
+/// Archives what was read of a target. It pauses if its share of the time is up with entries left to fetch
+/// and there is a place for it.
+async fn archive(
+    run: &Run,
+    pass: Pass,
+    mut audit: Audit,
+    planned: PlannedTarget,
+    places: Option<Arc<Semaphore>>,
+) -> Attempted {
+    let fetched = audit.fetch_entries().await;
+    if let (Ok(true), Some(places)) = (&fetched, places)
+        && run.deadline.has_time()
+        && let Ok(place) = places.try_acquire_owned()
+    {
+        return Attempted::Paused(Box::new(Paused {
+            audit,
+            planned,
+            _place: place,
+        }));
+    }
+    let archived = match fetched {
+        Ok(_) => audit.archive().await,
+        Err(error) => Err(error),
+    };
+    match archived {
+        Ok(outcome) => done(outcome),
+        Err(error) => {
+            // What was read is lost with the object that could not be written.
+            let (kind, pages) = (error.failure.kind, 0);
+            match next_step(kind, pass, pages, run.deadline.has_time()) {
+                NextStep::Retry => Attempted::Retry(planned),
+                _ => not_archived(run, &planned, error).await,
+            }
         }
     }
+}
+
+/// Goes on with a paused target.
+async fn resume(run: &Run, paused: Paused) -> Attempted {
+    let Paused {
+        audit,
+        planned,
+        _place,
+    } = paused;
+    archive(run, Pass::Second, audit, planned, None).await
+}
+
+/// A target for which no time was left. Nothing is read or compared: thousands of such targets must not keep
+/// the snapshot from being written.
+fn too_late(planned: &PlannedTarget) -> TargetOutcome {
+    let error = deadline_exceeded().into();
+    TargetOutcome::unread(planned.target.clone(), TargetStatus::Failed, error)
 }
 
 impl Pass {

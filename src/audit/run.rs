@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use image_usage_archive::aws::Bucket;
 use image_usage_archive::documents::{RunFacts, Scope};
@@ -28,6 +29,8 @@ pub(crate) struct Run {
     /// The listings of each target: one, or several if the request names more IDs than EC2 accepts in a call.
     pub(crate) queries: Vec<ReportQuery>,
     pub(crate) deadline: Deadline,
+    /// Objects of earlier runs that exist and cannot be read.
+    pub(crate) unreadable_objects: AtomicU64,
     /// The last full snapshot, once it is read.
     previous: SetOnce<Option<PreviousRun>>,
 }
@@ -62,6 +65,7 @@ impl Run {
             settings,
             bucket,
             home,
+            unreadable_objects: AtomicU64::new(0),
             previous: SetOnce::new(),
         }
     }

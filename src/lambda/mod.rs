@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use self::log::log_as_json;
 use crate::audit::{Answer, Auditor, Invocation, RunError};
-use crate::settings::InvalidSettings;
+use crate::settings::{InvalidSettings, Settings};
 
 /// Handles one invocation; a failure is logged and reported to Lambda.
 ///
@@ -89,8 +89,7 @@ const MEGABYTES_PER_CORE: usize = 1_769;
 /// # Errors
 /// Fails if the system has no threads or file descriptors left.
 pub fn runtime() -> io::Result<Runtime> {
-    let memory = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok();
-    let megabytes: usize = memory.and_then(|size| size.parse().ok()).unwrap_or(0);
+    let megabytes = memory_megabytes().unwrap_or(0);
     let visible = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut builder = match (megabytes / MEGABYTES_PER_CORE).min(visible) {
         0 | 1 => Builder::new_current_thread(),
@@ -103,7 +102,60 @@ pub fn runtime() -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
+/// The function's memory, as Lambda says; `None` outside Lambda.
+fn memory_megabytes() -> Option<usize> {
+    let memory = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok()?;
+    memory.parse().ok()
+}
+
+/// What a run needs besides its targets, in megabytes: the function itself, targets that are paused, and the
+/// snapshot.
+const MEGABYTES_OF_A_RUN: usize = 64;
+
+/// What one target needs at most, in megabytes: a part of an upload, two pages, and its staged reports.
+const MEGABYTES_OF_A_TARGET: usize = 16;
+
+/// Lowers the number of targets audited at a time to what the function's memory is enough for, and logs that.
+pub fn limit_concurrency(mut settings: Settings) -> Settings {
+    let Some(memory_megabytes) = memory_megabytes() else {
+        return settings;
+    };
+    let configured = settings.max_concurrent_targets;
+    let limit = fitting_targets(memory_megabytes);
+    if limit < configured {
+        tracing::warn!(
+            configured,
+            limit,
+            memory_megabytes,
+            "fewer targets are audited at a time than configured: raise the function's memory for more"
+        );
+        settings.max_concurrent_targets = limit;
+    }
+    settings
+}
+
+fn fitting_targets(memory_megabytes: usize) -> usize {
+    (memory_megabytes.saturating_sub(MEGABYTES_OF_A_RUN) / MEGABYTES_OF_A_TARGET).max(1)
+}
+
 /// The function's name, for its metrics; `local` outside Lambda.
 pub fn function_name() -> String {
     std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "local".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_targets_are_audited_at_a_time_as_the_memory_is_enough_for() {
+        let table = [(128, 4), (256, 12), (512, 28), (1_024, 60), (64, 1), (0, 1)];
+        for (memory_megabytes, expected) in table {
+            assert_eq!(
+                fitting_targets(memory_megabytes),
+                expected,
+                "{memory_megabytes}"
+            );
+        }
+    }
 }

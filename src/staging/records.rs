@@ -108,6 +108,28 @@ impl ReportRecords {
         Ok(())
     }
 
+    /// The keys of the objects in which entries are archived.
+    pub(crate) fn entries_keys(&self) -> Vec<String> {
+        let key = |place: &EntriesStatus| match place {
+            EntriesStatus::Archived { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        self.places.values.iter().filter_map(key).collect()
+    }
+
+    /// Forgets that entries are archived in an object, which is lost. Returns how many reports that concerns.
+    pub(crate) fn forget_entries_in(&mut self, object_key: &str) -> usize {
+        let mut forgotten = 0;
+        for record in self.records.values_mut() {
+            let place = record.place.map(|number| self.places.get(number));
+            if matches!(place, Some(EntriesStatus::Archived { key, .. }) if key == object_key) {
+                record.place = None;
+                forgotten += usize::from(record.is_listed);
+            }
+        }
+        forgotten
+    }
+
     fn place(&mut self, entries: &EntriesStatus) -> io::Result<(NonZeroU16, u32)> {
         let mut place = entries.clone();
         let count = match &mut place {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::time::Duration;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{ArchivedObject, EntryLine};
@@ -24,6 +25,14 @@ use crate::staging::{ReportToFetch, StagedReports};
 /// has its staged reports searched again for the next ones.
 const REPORTS_PER_ROUND: usize = 20_000;
 
+/// How long one report's entries may take, for the size of the first batch: a page and a half at a second each.
+/// Each later batch is twice as large.
+const FIRST_REPORT_TIME: Duration = Duration::from_millis(1_500);
+
+/// A batch that holds more than this, compressed, is divided: with 8 targets at a time, a quarter of the
+/// smallest temporary storage.
+const MAX_BATCH_BYTES: u64 = 16 * 1024 * 1024;
+
 /// After this many failed calls a target's other reports are left to the next run: enough to isolate one bad
 /// report among 200 by bisection.
 const MAX_FAILURES: u32 = 20;
@@ -31,103 +40,237 @@ const MAX_FAILURES: u32 = 20;
 /// After this many failed calls without a success, EC2 is not answering any.
 const MAX_FIRST_FAILURES: u32 = 4;
 
-/// The entries that this run has archived; the status of each report is recorded in the staged reports.
+/// How far the entries of a target are.
 #[derive(Debug)]
-pub(super) struct ArchivedEntries {
-    /// The object with the entries that this run fetched; `None` if it fetched none.
-    pub(super) object: Option<ArchivedObject>,
+pub(super) struct Progress {
     /// The status of every available report that has none of its own.
     pub(super) rest: EntriesStatus,
+    /// Whether the target's share of the time is up, with entries left to fetch.
+    pub(super) is_paused: bool,
 }
 
-/// Fetches and archives the entries of every available report whose entries are not settled yet, soonest
-/// expiry first.
-///
-/// # Errors
-/// Fails if the archive cannot be written. EC2 failures are recorded per report, or returned as the status of
-/// the remaining reports.
-pub(super) async fn archive(
-    run: &Run,
-    reports: &UsageReports,
-    key: String,
-    target: &Target,
-    staged: &mut StagedReports,
-) -> Result<ArchivedEntries, ArchiveError> {
-    if !run.settings.archive_entries {
-        let rest = pending(ErrorCode::EntriesNotWanted);
-        return Ok(ArchivedEntries { object: None, rest });
+impl Default for Progress {
+    fn default() -> Self {
+        Self::done(EntriesStatus::Pending { code: None })
     }
-    let mut writer = EntriesWriter {
-        run,
-        target,
-        writer: LinesWriter::new(run.bucket.clone(), key.clone()),
-        unsent: run.deadline.unsent(),
-    };
-    let fetcher = EntryFetcher {
-        reports,
-        target,
-        page_size: run.settings.page_size,
-        stop_at: run.deadline.stop_entries_at(),
-    };
-    let rest = match fetch_all(&fetcher, &mut writer, staged).await {
-        Ok(rest) => rest,
-        Err(error) => {
-            // If time runs out, the bucket's lifecycle rule removes the incomplete upload.
-            let _ = run.deadline.limit_write(writer.writer.abandon()).await;
-            return Err(error);
-        }
-    };
-    if writer.writer.lines() == 0 {
-        return Ok(ArchivedEntries { object: None, rest });
-    }
-    let finished = run.deadline.limit_write(writer.writer.finish()).await;
-    let object = finished.map_err(failed("write", &run.bucket, &key))??;
-    Ok(ArchivedEntries {
-        object: Some(object),
-        rest,
-    })
 }
 
-/// Fetches and writes what there is to fetch. Returns the status of the reports that have none of their own.
-async fn fetch_all(
-    fetcher: &EntryFetcher<'_>,
-    writer: &mut EntriesWriter<'_>,
-    staged: &mut StagedReports,
-) -> Result<EntriesStatus, ArchiveError> {
-    let mut failures = Failures::default();
-    loop {
-        let round = staged.next_to_fetch(REPORTS_PER_ROUND);
-        let round = round.map_err(|error| writer.local(error))?;
-        if round.is_empty() {
-            return Ok(EntriesStatus::Pending { code: None });
+impl Progress {
+    fn done(rest: EntriesStatus) -> Self {
+        Self {
+            rest,
+            is_paused: false,
         }
-        let batches = round.chunks(MAX_IDS_PER_CALL);
-        let mut batches: VecDeque<Vec<ReportToFetch>> =
-            batches.map(<[ReportToFetch]>::to_vec).collect();
-        while let Some(batch) = batches.pop_front() {
-            match fetcher.fetch(&batch).await {
-                Ok(fetched) => {
-                    failures.has_succeeded = true;
-                    writer.write(staged, batch, fetched).await?;
-                }
-                Err(NotFetched::TimeUp) => return Ok(pending(ErrorCode::DeadlineExceeded)),
-                Err(NotFetched::Failed(failure)) => {
-                    let next = failures.next_step(batch, &failure);
-                    for (report, status) in next.settled {
-                        writer.settle(staged, &report, &status)?;
+    }
+}
+
+/// Fetches and archives the entries of a target's reports.
+#[derive(Debug)]
+pub(super) struct EntryArchiver {
+    writer: LinesWriter,
+    unsent: Unsent,
+    failures: Failures,
+    /// How many reports the next batch has; 0 before the first one.
+    batch_size: usize,
+}
+
+impl EntryArchiver {
+    pub(super) fn new(run: &Run, key: String) -> Self {
+        Self {
+            writer: LinesWriter::new(run.bucket.clone(), key),
+            unsent: run.deadline.unsent(),
+            failures: Failures::default(),
+            batch_size: 0,
+        }
+    }
+
+    /// Fetches the entries of every available report whose entries are not settled yet, soonest expiry first,
+    /// until the target's share of the time is up. Can be called again to go on.
+    ///
+    /// # Errors
+    /// Fails if the archive cannot be written. EC2 failures are recorded per report, or returned as the status
+    /// of the remaining reports.
+    pub(super) async fn fetch(
+        &mut self,
+        run: &Run,
+        reports: &UsageReports,
+        target: &Target,
+        staged: &mut StagedReports,
+    ) -> Result<Progress, ArchiveError> {
+        if !run.settings.archive_entries {
+            return Ok(Progress::done(pending(ErrorCode::EntriesNotWanted)));
+        }
+        let fetcher = EntryFetcher {
+            run,
+            reports,
+            target,
+            started: Instant::now(),
+        };
+        if self.batch_size == 0 {
+            self.batch_size = fetcher.first_batch_size();
+        }
+        loop {
+            let mut queue = self.next_round(staged)?;
+            if queue.is_empty() {
+                return Ok(Progress::default());
+            }
+            while let Some(batch) = queue.next(self.batch_size) {
+                match fetcher.fetch(&batch).await {
+                    Ok(fetched) => {
+                        self.failures.has_succeeded = true;
+                        self.batch_size =
+                            (2 * batch.len()).max(self.batch_size).min(MAX_IDS_PER_CALL);
+                        self.write(run, target, staged, batch, fetched).await?;
                     }
-                    for again in next.first.into_iter().rev() {
-                        batches.push_front(again);
+                    Err(NotFetched::TimeUp) => {
+                        self.batch_size = (batch.len() / 2).max(1);
+                        return Ok(Progress {
+                            rest: pending(ErrorCode::DeadlineExceeded),
+                            is_paused: true,
+                        });
                     }
-                    batches.extend(next.last);
-                    if next.gives_up {
-                        log_not_fetched(writer, &failure);
-                        return Ok(EntriesStatus::Failed { code: failure.code });
+                    Err(NotFetched::TooLarge) => {
+                        self.batch_size = (batch.len() / 2).max(1);
+                        queue.first.extend(halves(batch));
+                    }
+                    Err(NotFetched::Failed(failure)) => {
+                        let next = self.failures.next_step(batch, &failure);
+                        for (report, status) in next.settled {
+                            self.settle(staged, &report, &status)?;
+                        }
+                        queue.first.extend(next.first);
+                        queue.last.extend(next.last);
+                        if next.gives_up {
+                            log_not_fetched(run, target, &failure);
+                            let code = failure.code;
+                            return Ok(Progress::done(EntriesStatus::Failed { code }));
+                        }
                     }
                 }
             }
         }
     }
+
+    fn next_round(&self, staged: &mut StagedReports) -> Result<Queue, ArchiveError> {
+        let round = staged.next_to_fetch(REPORTS_PER_ROUND);
+        Ok(Queue {
+            round: round.map_err(|error| self.local(error))?.into(),
+            ..Queue::default()
+        })
+    }
+
+    /// Writes the entries of a batch, and records where they are.
+    async fn write(
+        &mut self,
+        run: &Run,
+        target: &Target,
+        staged: &mut StagedReports,
+        batch: Vec<ReportToFetch>,
+        mut fetched: FetchedEntries,
+    ) -> Result<(), ArchiveError> {
+        for (number, report) in batch.iter().enumerate() {
+            if fetched.deleted.contains(&report.report_id) {
+                self.settle(staged, report, &deleted())?;
+                continue;
+            }
+            let writer = &mut self.writer;
+            let count = fetched
+                .groups
+                .for_each_line(number, |line| writer.push(line));
+            let count = count.map_err(|error| self.local(error))?;
+            if count == 0 {
+                let line = EntryLine::no_usage_observed(
+                    target,
+                    &report.report_id,
+                    report.image_id.clone(),
+                    report.creation_time,
+                );
+                let mut bytes = Vec::new();
+                write_line(&mut bytes, &line).map_err(|error| self.local(error))?;
+                self.writer.push(&bytes);
+            }
+            let status = EntriesStatus::Archived {
+                key: self.writer.key().to_owned(),
+                run_id: run.facts.run_id.clone(),
+                count,
+            };
+            self.settle(staged, report, &status)?;
+            run.deadline.send_full_part(&mut self.writer).await?;
+        }
+        self.unsent.set(self.writer.unsent_bytes());
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        staged: &mut StagedReports,
+        report: &ReportToFetch,
+        status: &EntriesStatus,
+    ) -> Result<(), ArchiveError> {
+        let recorded = staged.records().set_entries(&report.key, status);
+        recorded.map_err(|error| self.local(error))
+    }
+
+    fn local(&self, error: io::Error) -> ArchiveError {
+        self.writer.failed(local_storage(error))
+    }
+
+    /// Completes the object with the entries that were fetched; `None` if there were none.
+    ///
+    /// # Errors
+    /// Fails as S3 does.
+    pub(super) async fn finish(
+        mut self,
+        run: &Run,
+    ) -> Result<Option<ArchivedObject>, ArchiveError> {
+        if self.writer.lines() == 0 {
+            return Ok(None);
+        }
+        let key = self.writer.key().to_owned();
+        self.unsent.set(0);
+        let finished = run.deadline.limit_write(self.writer.finish()).await;
+        let finished = finished.map_err(failed("write", &run.bucket, &key))?;
+        finished.map(Some)
+    }
+
+    /// Discards what was fetched. If time runs out, the bucket's lifecycle rule removes the incomplete upload.
+    pub(super) async fn abandon(&mut self, run: &Run) {
+        let _ = run.deadline.limit_write(self.writer.abandon()).await;
+    }
+}
+
+/// The reports whose entries are to be fetched, in the order in which they are.
+#[derive(Default)]
+struct Queue {
+    /// Batches to fetch next, the last one first.
+    first: Vec<Vec<ReportToFetch>>,
+    round: VecDeque<ReportToFetch>,
+    /// Batches to fetch after all others.
+    last: VecDeque<Vec<ReportToFetch>>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.round.is_empty() && self.last.is_empty()
+    }
+
+    /// The next batch; `None` after the last one.
+    fn next(&mut self, batch_size: usize) -> Option<Vec<ReportToFetch>> {
+        if let Some(batch) = self.first.pop() {
+            return Some(batch);
+        }
+        if self.round.is_empty() {
+            return self.last.pop_front();
+        }
+        let size = batch_size.min(self.round.len());
+        Some(self.round.drain(..size).collect())
+    }
+}
+
+/// Divides a batch; the second half comes first.
+fn halves(mut batch: Vec<ReportToFetch>) -> [Vec<ReportToFetch>; 2] {
+    let half = batch.split_off(batch.len() / 2);
+    [half, batch]
 }
 
 fn pending(code: ErrorCode) -> EntriesStatus {
@@ -142,17 +285,17 @@ fn deleted() -> EntriesStatus {
     }
 }
 
-fn log_not_fetched(writer: &EntriesWriter<'_>, failure: &CallFailure) {
-    let Target { account_id, region } = writer.target;
+fn log_not_fetched(run: &Run, target: &Target, failure: &CallFailure) {
+    let Target { account_id, region } = target;
     tracing::warn!(
-        run_id = %writer.run.facts.run_id, %account_id, %region,
+        run_id = %run.facts.run_id, %account_id, %region,
         error_code = failure.code, error_message = failure.message, request_id = failure.request_id,
         "entries not fetched: the next run tries again"
     );
 }
 
 /// The failed calls for a target's entries so far.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Failures {
     count: u32,
     has_succeeded: bool,
@@ -163,7 +306,7 @@ struct Failures {
 struct NextBatches {
     /// Reports whose status is known now.
     settled: Vec<(ReportToFetch, EntriesStatus)>,
-    /// The batches to fetch next.
+    /// The batches to fetch next, the last one first.
     first: Vec<Vec<ReportToFetch>>,
     /// The batches to fetch after all others.
     last: Vec<Vec<ReportToFetch>>,
@@ -177,7 +320,7 @@ impl Failures {
     /// If EC2 does not find a report, those that it names are deleted; if it names none, the batch is
     /// bisected. Any other failure may be one report's, so the batch is bisected too, after the other
     /// batches.
-    fn next_step(&mut self, mut batch: Vec<ReportToFetch>, failure: &CallFailure) -> NextBatches {
+    fn next_step(&mut self, batch: Vec<ReportToFetch>, failure: &CallFailure) -> NextBatches {
         match failure.kind {
             FailureKind::NotFound => not_found(batch, &failure.message),
             FailureKind::Denied | FailureKind::RegionRefused | FailureKind::CredentialsExpired => {
@@ -196,14 +339,12 @@ impl Failures {
                     gives_up: self.count >= most,
                     ..NextBatches::default()
                 };
-                let half = batch.split_off(batch.len() / 2);
-                match (batch.is_empty(), half) {
-                    (true, single) => {
+                match batch.len() {
+                    1 => {
                         let code = failure.code.clone();
-                        let failed = EntriesStatus::Failed { code };
-                        next.settled = settle_all(single, &failed);
+                        next.settled = settle_all(batch, &EntriesStatus::Failed { code });
                     }
-                    (false, half) => next.last = vec![batch, half],
+                    _ => next.last = halves(batch).into(),
                 }
                 next
             }
@@ -212,16 +353,13 @@ impl Failures {
 }
 
 fn not_found(batch: Vec<ReportToFetch>, message: &str) -> NextBatches {
-    let (named, mut others): (Vec<_>, Vec<_>) = batch
+    let (named, others): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .partition(|report| is_named(message, &report.report_id));
     let mut next = NextBatches::default();
     match (named.is_empty(), others.len()) {
         (true, 0 | 1) => next.settled = settle_all(others, &deleted()),
-        (true, _) => {
-            let half = others.split_off(others.len() / 2);
-            next.first = vec![others, half];
-        }
+        (true, _) => next.first = halves(others).into(),
         (false, _) => {
             next.settled = settle_all(named, &deleted());
             next.first.extend((!others.is_empty()).then_some(others));
@@ -250,75 +388,12 @@ fn is_named(message: &str, report_id: &str) -> bool {
         })
 }
 
-/// Writes the entries of a target, and records where they are.
-struct EntriesWriter<'a> {
-    run: &'a Run,
-    target: &'a Target,
-    writer: LinesWriter,
-    unsent: Unsent<'a>,
-}
-
-impl EntriesWriter<'_> {
-    async fn write(
-        &mut self,
-        staged: &mut StagedReports,
-        batch: Vec<ReportToFetch>,
-        mut fetched: FetchedEntries,
-    ) -> Result<(), ArchiveError> {
-        for (number, report) in batch.iter().enumerate() {
-            if fetched.deleted.contains(&report.report_id) {
-                self.settle(staged, report, &deleted())?;
-                continue;
-            }
-            let writer = &mut self.writer;
-            let count = fetched
-                .groups
-                .for_each_line(number, |line| writer.push(line));
-            let count = count.map_err(|error| self.local(error))?;
-            if count == 0 {
-                let line = EntryLine::no_usage_observed(
-                    self.target,
-                    &report.report_id,
-                    report.image_id.clone(),
-                    report.creation_time,
-                );
-                let mut bytes = Vec::new();
-                write_line(&mut bytes, &line).map_err(|error| self.local(error))?;
-                self.writer.push(&bytes);
-            }
-            let status = EntriesStatus::Archived {
-                key: self.writer.key().to_owned(),
-                run_id: self.run.facts.run_id.clone(),
-                count,
-            };
-            self.settle(staged, report, &status)?;
-            self.run.deadline.send_full_part(&mut self.writer).await?;
-        }
-        self.unsent.set(self.writer.unsent_bytes());
-        Ok(())
-    }
-
-    fn settle(
-        &self,
-        staged: &mut StagedReports,
-        report: &ReportToFetch,
-        status: &EntriesStatus,
-    ) -> Result<(), ArchiveError> {
-        let recorded = staged.records().set_entries(&report.key, status);
-        recorded.map_err(|error| self.local(error))
-    }
-
-    fn local(&self, error: io::Error) -> ArchiveError {
-        self.writer.failed(local_storage(error))
-    }
-}
-
 /// Fetches entries from EC2, until the target's share of the time is up.
 struct EntryFetcher<'a> {
+    run: &'a Run,
     reports: &'a UsageReports,
     target: &'a Target,
-    page_size: u32,
-    stop_at: Instant,
+    started: Instant,
 }
 
 /// The entries of a batch.
@@ -332,6 +407,8 @@ struct FetchedEntries {
 enum NotFetched {
     /// The target's share of the time is up.
     TimeUp,
+    /// The entries of the batch are too many to be held at once.
+    TooLarge,
     /// EC2 failed, or its answer made no sense.
     Failed(CallFailure),
 }
@@ -343,6 +420,16 @@ impl From<CallFailure> for NotFetched {
 }
 
 impl EntryFetcher<'_> {
+    /// The size of a first batch that the target's share of the time is enough for, so that every run gets
+    /// further.
+    fn first_batch_size(&self) -> usize {
+        let share = self.run.deadline.stop_entries_at(self.started) - self.started;
+        let reports = share.as_millis() / FIRST_REPORT_TIME.as_millis();
+        usize::try_from(reports)
+            .unwrap_or(usize::MAX)
+            .clamp(1, MAX_IDS_PER_CALL)
+    }
+
     async fn fetch(&self, batch: &[ReportToFetch]) -> Result<FetchedEntries, NotFetched> {
         let ids: Vec<String> = batch.iter().map(|one| one.report_id.clone()).collect();
         let groups = self.read_pages(&ids).await?;
@@ -366,7 +453,7 @@ impl EntryFetcher<'_> {
     async fn read_pages(&self, ids: &[String]) -> Result<EntryGroups, NotFetched> {
         let numbers = ids.iter().enumerate();
         let numbers: HashMap<&str, usize> = numbers.map(|(number, id)| (&**id, number)).collect();
-        let mut cursor = PageCursor::new(Some(self.page_size));
+        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
         let mut groups = EntryGroups::new(ids.len());
         loop {
             let call = self
@@ -391,6 +478,9 @@ impl EntryFetcher<'_> {
                 numbered.push((number, EntryLine::new(self.target, &ids[number], entry)));
             }
             groups.add_page(numbered).map_err(local_storage)?;
+            if groups.bytes() > MAX_BATCH_BYTES && ids.len() > 1 {
+                return Err(NotFetched::TooLarge);
+            }
             if !cursor.advance(page.next_token)? {
                 return Ok(groups);
             }
@@ -403,7 +493,7 @@ impl EntryFetcher<'_> {
             report_ids,
             ..ReportQuery::default()
         };
-        let mut cursor = PageCursor::new(Some(self.page_size));
+        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
         let mut available = Vec::new();
         loop {
             query.max_results = cursor.max_results();
@@ -429,7 +519,8 @@ impl EntryFetcher<'_> {
         &self,
         call: impl Future<Output = Result<T, CallFailure>>,
     ) -> Result<T, NotFetched> {
-        match tokio::time::timeout_at(self.stop_at, call).await {
+        let stop_at = self.run.deadline.stop_entries_at(self.started);
+        match tokio::time::timeout_at(stop_at, call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(NotFetched::TimeUp),
         }

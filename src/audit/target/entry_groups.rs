@@ -1,9 +1,14 @@
 //! The entries of a batch of reports, grouped by report, whatever the order in which EC2 returns them.
+//!
+//! They wait compressed, in memory while they are few and in an unnamed temporary file when they are many. Of
+//! each report, a digest of each entry is held while its lines are written: 33 bytes an entry.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use image_usage_archive::documents::EntryLine;
+use image_usage_archive::domain::report_key::ReportKey;
+use lz4_flex::block;
 use tempfile::SpooledTempFile;
 
 /// What the entries of one batch take in memory before they go to a temporary file.
@@ -13,7 +18,7 @@ const BYTES_IN_MEMORY: usize = 1024 * 1024;
 pub(super) struct EntryGroups {
     file: SpooledTempFile,
     bytes: u64,
-    /// Where each report's lines are: the start and the length of each piece.
+    /// Where each report's compressed lines are: the start and the length of each piece.
     pieces: Vec<Vec<(u64, usize)>>,
     pub(super) pages: u64,
 }
@@ -38,11 +43,17 @@ impl EntryGroups {
             for (_, entry) in group {
                 write_line(&mut lines, entry)?;
             }
-            self.file.write_all(&lines)?;
-            self.pieces[group[0].0].push((self.bytes, lines.len()));
-            self.bytes += lines.len() as u64;
+            let piece = block::compress_prepend_size(&lines);
+            self.file.write_all(&piece)?;
+            self.pieces[group[0].0].push((self.bytes, piece.len()));
+            self.bytes += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// The size of what is held, compressed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether a report has no entries.
@@ -58,13 +69,14 @@ impl EntryGroups {
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<u64> {
         let mut seen = HashSet::new();
-        let mut lines = Vec::new();
+        let mut piece = Vec::new();
         for &(start, bytes) in &self.pieces[number] {
-            lines.resize(bytes, 0);
+            piece.resize(bytes, 0);
             self.file.seek(SeekFrom::Start(start))?;
-            self.file.read_exact(&mut lines)?;
+            self.file.read_exact(&mut piece)?;
+            let lines = block::decompress_size_prepended(&piece).map_err(io::Error::other)?;
             for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                if seen.insert(line.to_vec()) {
+                if seen.insert(ReportKey::of(line)) {
                     each(line);
                 }
             }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::atomic::Ordering;
 
-use image_usage_archive::aws::CallFailure;
+use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{ArchivedObject, ChangeTally, Subject};
 use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::error_code::ErrorCode;
@@ -34,17 +35,43 @@ pub(crate) async fn carry_over(
     for object in previous.objects(target).iter().rev() {
         let records = staged.records();
         let read = record_lines(run, object, target, records, is_complete, &mut tally);
-        if let Err((error_code, error_message)) = read.await {
+        if let Err(failure) = read.await {
+            if failure.code == ErrorCode::DeadlineExceeded.as_str() {
+                // Not compared for want of time: nothing is lost or damaged.
+                return run.facts.scope.full.then(ChangeTally::default);
+            }
+            if failure.is_unreadable() {
+                run.unreadable_objects.fetch_add(1, Ordering::Relaxed);
+            }
+            let (error_code, error_message) = (failure.code, failure.message);
             let (run_id, account_id, region) =
                 (&run.facts.run_id, &target.account_id, &target.region);
             tracing::warn!(
                 %run_id, %account_id, %region, object = object.key, error_code, error_message,
-                "an object of an earlier run cannot be used: its entries are fetched again"
+                "an object of an earlier run cannot be used: the entries it names are fetched again"
             );
             tally = ChangeTally::not_compared(target);
         }
     }
+    forget_lost_entries(run, target, staged.records()).await;
     run.facts.scope.full.then_some(tally)
+}
+
+/// Checks that the entries objects of earlier runs still exist. Entries of a lost one are fetched again.
+async fn forget_lost_entries(run: &Run, target: &Target, records: &mut ReportRecords) {
+    for key in records.entries_keys() {
+        let exists = run.bucket.exists(&key);
+        // An object that cannot be looked at is taken to exist: nothing says that it is lost.
+        if !matches!(run.deadline.limit_write(exists).await, Ok(Ok(false))) {
+            continue;
+        }
+        let reports = records.forget_entries_in(&key);
+        let (run_id, account_id, region) = (&run.facts.run_id, &target.account_id, &target.region);
+        tracing::warn!(
+            %run_id, %account_id, %region, object = key, reports,
+            "an entries object of an earlier run is missing: the entries that EC2 still has are fetched again"
+        );
+    }
 }
 
 /// The changes of a target that was not read: all its known reports are unseen.
@@ -59,15 +86,16 @@ async fn record_lines(
     records: &mut ReportRecords,
     is_complete: bool,
     tally: &mut ChangeTally,
-) -> Result<(), (String, String)> {
-    let named = |failure: CallFailure| (failure.code, failure.message);
+) -> Result<(), CallFailure> {
     let read = EarlierObject::read(&run.bucket, object);
-    let object = run.deadline.limit_write(read).await.map_err(named)?;
-    let lines = object
-        .map_err(named)?
-        .for_each_line(|line| record_line(&line, target, records, is_complete, tally));
+    let object = run.deadline.limit_write(read).await??;
+    let lines =
+        object.for_each_line(|line| record_line(&line, target, records, is_complete, tally));
     let recorded = lines.await;
-    recorded.map_err(|error| (ErrorCode::MalformedLine.into(), error.to_string()))
+    recorded.map_err(|error| {
+        let message = error.to_string();
+        CallFailure::own(ErrorCode::MalformedLine, message, FailureKind::Permanent)
+    })
 }
 
 fn record_line(

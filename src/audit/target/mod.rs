@@ -6,13 +6,20 @@ pub(crate) mod history;
 mod lines;
 mod supersession;
 
+use std::sync::Arc;
+
 use image_usage_archive::aws::CallFailure;
-use image_usage_archive::documents::{LedgerLine, TargetError, TargetOutcome, TargetStatus};
+use image_usage_archive::documents::{
+    ChangeTally, LedgerLine, TargetError, TargetOutcome, TargetStatus,
+};
 use image_usage_archive::domain::findings;
 use image_usage_archive::domain::report::UsageReport;
-use image_usage_archive::domain::run_id::Attempt;
+use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::Target;
+use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::layout::Layout;
 
+use self::entries::{EntryArchiver, Progress};
 use self::lines::WrittenLines;
 use super::deadline::Unsent;
 use super::run::Run;
@@ -26,51 +33,47 @@ use crate::staging::StagedReports;
 /// How many reports are staged or written in a row before other tasks get their turn: a millisecond.
 const REPORTS_PER_TURN: usize = 200;
 
-/// What stopped an attempt at a target.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// EC2 could not be read any further.
-    Reading(CallFailure),
-    /// The archive could not be written.
-    Archiving(ArchiveError),
-}
-
-impl Stop {
-    pub(crate) fn failure(&self) -> &CallFailure {
-        match self {
-            Self::Reading(failure) => failure,
-            Self::Archiving(error) => &error.failure,
-        }
-    }
-}
-
 /// One attempt at a target.
 #[derive(Debug)]
-pub(crate) struct Audit<'a> {
-    run: &'a Run,
+pub(crate) struct Audit {
+    run: Arc<Run>,
     attempt: Attempt,
     target: Target,
     reports: UsageReports,
     staged: StagedReports,
-    unsent: Unsent<'a>,
+    unsent: Unsent,
     pages: u64,
+    /// The failure that interrupted the listing, if any.
+    interrupted: Option<CallFailure>,
+    /// What follows the listing; `None` while it is under way.
+    archiving: Option<Archiving>,
 }
 
-impl<'a> Audit<'a> {
+/// A target that is being archived.
+#[derive(Debug)]
+struct Archiving {
+    changes: Option<ChangeTally>,
+    entries: EntryArchiver,
+    progress: Progress,
+}
+
+impl Audit {
     pub(crate) fn new(
-        run: &'a Run,
+        run: Arc<Run>,
         attempt: Attempt,
         access: &AccountAccess,
         target: Target,
     ) -> Self {
         Self {
-            run,
             attempt,
             reports: UsageReports::new(access, &target.region),
             target,
             staged: StagedReports::new(),
             unsent: run.deadline.unsent(),
             pages: 0,
+            interrupted: None,
+            archiving: None,
+            run,
         }
     }
 
@@ -84,7 +87,8 @@ impl<'a> Audit<'a> {
     /// # Errors
     /// Fails as EC2 does, and if the run runs out of time; what has come is staged.
     pub(crate) async fn read(&mut self) -> Result<(), CallFailure> {
-        for query in &self.run.queries {
+        let run = Arc::clone(&self.run);
+        for query in &run.queries {
             self.read_listing(query.clone()).await?;
         }
         Ok(())
@@ -98,7 +102,7 @@ impl<'a> Audit<'a> {
             // The last page is staged while the next one is on its way.
             let next = self.reports.page(&query, cursor.token());
             let next = self.run.deadline.limit_read(next);
-            let stage = stage_all(self.run, &self.target, &mut self.staged, &rows);
+            let stage = stage_all(&self.run, &self.target, &mut self.staged, &rows);
             let (page, staged) = tokio::join!(next, stage);
             staged?;
             self.unsent.set(self.staged.bytes());
@@ -116,54 +120,107 @@ impl<'a> Audit<'a> {
             rows = page.rows;
             let has_next = cursor.advance(page.next_token);
             if !matches!(has_next, Ok(true)) {
-                stage_all(self.run, &self.target, &mut self.staged, &rows).await?;
+                stage_all(&self.run, &self.target, &mut self.staged, &rows).await?;
                 self.unsent.set(self.staged.bytes());
                 return has_next.map(|_| ());
             }
         }
     }
 
-    /// Archives what was read, entries first. `broken_off` is the failure that interrupted the listing, if
-    /// any. Nothing is left to archive afterwards.
+    /// Archives what was read although the listing was interrupted: the target is incomplete.
+    pub(crate) fn interrupt(&mut self, failure: CallFailure) {
+        self.interrupted = Some(failure);
+    }
+
+    /// Compares what was read with earlier runs, and fetches entries until they are complete, or until the
+    /// target's share of the time is up. Returns whether entries are left; can be called again to go on.
+    ///
+    /// # Errors
+    /// Fails if the archive cannot be written; what was read is discarded then.
+    pub(crate) async fn fetch_entries(&mut self) -> Result<bool, ArchiveError> {
+        let run = Arc::clone(&self.run);
+        let mut archiving = match self.archiving.take() {
+            Some(archiving) => archiving,
+            None => {
+                let is_complete = self.interrupted.is_none();
+                let (target, staged) = (&self.target, &mut self.staged);
+                Archiving {
+                    changes: history::carry_over(&run, target, staged, is_complete).await,
+                    entries: EntryArchiver::new(&run, self.key(Layout::entries)),
+                    progress: Progress::default(),
+                }
+            }
+        };
+        let fetched = archiving
+            .entries
+            .fetch(&run, &self.reports, &self.target, &mut self.staged);
+        archiving.progress = match fetched.await {
+            Ok(progress) => progress,
+            Err(error) => {
+                archiving.entries.abandon(&run).await;
+                return Err(error);
+            }
+        };
+        let is_paused = archiving.progress.is_paused;
+        self.archiving = Some(archiving);
+        Ok(is_paused)
+    }
+
+    /// The key of an object of this attempt.
+    fn key(&self, of: fn(&Layout, &RunId, Attempt, Timestamp, &Target) -> String) -> String {
+        let (facts, layout) = (&self.run.facts, &self.run.settings.archive_prefix);
+        of(
+            layout,
+            &facts.run_id,
+            self.attempt,
+            facts.scheduled_at,
+            &self.target,
+        )
+    }
+
+    /// Archives the entries that were fetched, then the report lines.
     ///
     /// # Errors
     /// Fails if the archive cannot be written.
-    pub(crate) async fn archive(
-        &mut self,
-        broken_off: Option<&CallFailure>,
-    ) -> Result<TargetOutcome, ArchiveError> {
-        let status = match broken_off {
-            None => TargetStatus::Complete,
-            Some(_) => TargetStatus::Incomplete,
+    pub(crate) async fn archive(mut self) -> Result<TargetOutcome, ArchiveError> {
+        if self.archiving.is_none() {
+            self.fetch_entries().await?;
+        }
+        let Some(archiving) = self.archiving.take() else {
+            unreachable!("fetching entries starts archiving");
         };
-        let Self {
-            run,
-            attempt,
-            target,
-            reports,
-            staged,
-            ..
-        } = self;
-        let (facts, layout) = (&run.facts, &run.settings.archive_prefix);
-        let key = layout.reports(&facts.run_id, *attempt, facts.scheduled_at, target);
-        let entries_key = layout.entries(&facts.run_id, *attempt, facts.scheduled_at, target);
-        let is_complete = status == TargetStatus::Complete;
-        let changes = history::carry_over(run, target, staged, is_complete).await;
-        let entries = entries::archive(run, reports, entries_key, target, staged).await?;
-        let written = lines::archive(run, key, target, staged, &entries.rest, changes).await?;
-        self.unsent.set(0);
+        let Archiving {
+            changes,
+            entries,
+            progress,
+        } = archiving;
+        let entries_object = entries.finish(&self.run).await?;
+        let key = self.key(Layout::reports);
+        let written = lines::archive(
+            &self.run,
+            key,
+            &self.target,
+            &mut self.staged,
+            &progress.rest,
+            changes,
+        );
         let WrittenLines {
             object,
             mut counts,
             mut findings,
             changes,
-        } = written;
-        counts.add_target(status);
+        } = written.await?;
+        self.unsent.set(0);
         let resolved = supersession::resolve(&mut self.staged, &mut findings).await;
         resolved
             .map_err(local_storage)
             .map_err(failed("write", &self.run.bucket, &object.key))?;
-        let Target { account_id, region } = self.target.clone();
+        let status = match self.interrupted {
+            None => TargetStatus::Complete,
+            Some(_) => TargetStatus::Incomplete,
+        };
+        counts.add_target(status);
+        let Target { account_id, region } = self.target;
         Ok(TargetOutcome {
             ledger: LedgerLine {
                 account_id,
@@ -171,9 +228,9 @@ impl<'a> Audit<'a> {
                 status,
                 pages: self.pages,
                 reports: counts.reports.total,
-                error: broken_off.cloned().map(TargetError::from),
+                error: self.interrupted.map(TargetError::from),
                 object: Some(object),
-                entries_object: entries.object,
+                entries_object,
                 earlier_objects: Vec::new(),
             },
             counts,

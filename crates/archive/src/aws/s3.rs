@@ -209,6 +209,19 @@ impl Bucket {
         }
     }
 
+    /// Returns whether there is an object, without reading it.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn exists(&self, key: &str) -> Result<bool, CallFailure> {
+        let request = self.client.head_object().bucket(&self.name).key(key);
+        match request.send().boxed().await.map_err(CallFailure::from) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind == FailureKind::NotFound => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Lists every key that starts with the prefix, with the object's size in bytes.
     ///
     /// # Errors
