@@ -87,7 +87,6 @@ pub(crate) async fn advance(
         content_type: CONTENT_TYPE,
         bytes: snapshot.bytes.clone(),
         sha256: &sha256,
-        metadata: &[],
     };
     let mut retries = ConflictRetries::default();
     while let Some(condition) = latest.can_replace(&snapshot.head) {

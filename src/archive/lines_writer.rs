@@ -240,7 +240,6 @@ impl LinesWriter {
             content_type: CONTENT_TYPE,
             bytes,
             sha256: &sha256,
-            metadata: &[],
         };
         let mut retries = ConflictRetries::default();
         loop {

@@ -110,7 +110,6 @@ pub(crate) async fn commit(
         content_type: CONTENT_TYPE,
         bytes: bytes.clone(),
         sha256: &sha256,
-        metadata: &[],
     };
     let mut retries = ConflictRetries::default();
     loop {

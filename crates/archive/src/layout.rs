@@ -1,4 +1,4 @@
-//! Where every object of the archive is stored: each key is built here and nowhere else.
+//! The key of every object of the archive: built here, and taken apart here, and nowhere else.
 
 use std::str::FromStr;
 
@@ -19,8 +19,8 @@ pub struct MalformedPrefix {
     text: String,
 }
 
-/// The longest prefix taken: S3 keys have at most 1,024 bytes, of which the archive's own part needs
-/// up to 160.
+/// The longest prefix accepted: S3 keys have at most 1,024 bytes, and the archive's own part needs up to
+/// 170 of them.
 const MAX_PREFIX_BYTES: usize = 512;
 
 impl FromStr for Layout {
@@ -47,17 +47,18 @@ impl FromStr for Layout {
     }
 }
 
-/// The attempt that wrote an object of a target, by its key: `RUN_ID.ATTEMPT.jsonl.gz`.
-pub fn attempt_of(key: &str) -> Option<Attempt> {
-    key.strip_suffix(".jsonl.gz")?
-        .rsplit('.')
-        .next()?
-        .parse()
-        .ok()
-}
-
 impl Layout {
-    /// Where the reports of one target of a run lie: gzipped JSON Lines.
+    /// The layout of an archive without a prefix: its keys start with `v1/`.
+    pub fn without_prefix() -> Self {
+        Self(String::new())
+    }
+
+    /// The key prefix: empty, or ending in `/`.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the key of the reports that an attempt at a run read of one target: gzipped JSON Lines.
     pub fn reports(
         &self,
         run: &RunId,
@@ -65,10 +66,10 @@ impl Layout {
         scheduled_at: Timestamp,
         target: &Target,
     ) -> String {
-        self.of_target("reports", run, attempt, scheduled_at, target)
+        self.of_target(ObjectKind::Reports, run, attempt, scheduled_at, target)
     }
 
-    /// Where the entries that a run fetched for one target lie: gzipped JSON Lines.
+    /// Returns the key of the entries that an attempt at a run fetched for one target: gzipped JSON Lines.
     pub fn entries(
         &self,
         run: &RunId,
@@ -76,12 +77,12 @@ impl Layout {
         scheduled_at: Timestamp,
         target: &Target,
     ) -> String {
-        self.of_target("entries", run, attempt, scheduled_at, target)
+        self.of_target(ObjectKind::Entries, run, attempt, scheduled_at, target)
     }
 
     fn of_target(
         &self,
-        what: &str,
+        kind: ObjectKind,
         run: &RunId,
         attempt: Attempt,
         scheduled_at: Timestamp,
@@ -89,23 +90,145 @@ impl Layout {
     ) -> String {
         let Self(prefix) = self;
         let Target { account_id, region } = target;
-        let date = scheduled_at.date();
+        let (kind, date) = (kind.as_str(), scheduled_at.date());
         format!(
-            "{prefix}v1/{what}/dt={date}/account_id={account_id}/region={region}/{run}.{attempt}.jsonl.gz"
+            "{prefix}v1/{kind}/dt={date}/account_id={account_id}/region={region}/{run}.{attempt}.jsonl.gz"
         )
     }
 
-    /// Where the snapshot of a run lies.
+    /// Returns the key of the snapshot of a run.
     pub fn snapshot(&self, run: &RunId, scheduled_at: Timestamp) -> String {
         let Self(prefix) = self;
         let date = scheduled_at.date();
         format!("{prefix}v1/snapshots/dt={date}/{run}.json")
     }
 
-    /// Where the copy of the newest unscoped snapshot lies.
+    /// Returns the key of the copy of the newest unscoped snapshot.
     pub fn latest(&self) -> String {
         let Self(prefix) = self;
         format!("{prefix}v1/latest.json")
+    }
+
+    /// Returns the part of a key of this archive from `v1/` on; `None` for a key outside the prefix.
+    pub fn strip<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.0)
+            .filter(|below| below.starts_with("v1/"))
+    }
+}
+
+/// The kinds of objects that a run writes for each target.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ObjectKind {
+    /// The reports of the target.
+    Reports,
+    /// The entries that the run fetched.
+    Entries,
+}
+
+impl ObjectKind {
+    /// The kind as it is written in keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reports => "reports",
+            Self::Entries => "entries",
+        }
+    }
+}
+
+/// A key of the archive, taken apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ArchiveKey {
+    /// The copy of the newest unscoped snapshot.
+    Latest,
+    /// The snapshot of a run.
+    Snapshot {
+        /// The run.
+        run_id: RunId,
+        /// The moment the run was scheduled for, by its name.
+        scheduled_at: Timestamp,
+    },
+    /// An object with the reports or entries of one target.
+    Object(ObjectKey),
+}
+
+/// The key of an object with the reports or entries of one target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectKey {
+    /// What the object contains.
+    pub kind: ObjectKind,
+    /// The target.
+    pub target: Target,
+    /// The run that wrote it.
+    pub run_id: RunId,
+    /// The attempt at the run that wrote it.
+    pub attempt: Attempt,
+    /// The moment the run was scheduled for, by its name; its date is part of the key.
+    pub scheduled_at: Timestamp,
+}
+
+impl ArchiveKey {
+    /// Takes a key apart, and returns the layout that it belongs to; `None` for a key that no layout builds.
+    pub fn parse(key: &str) -> Option<(Layout, Self)> {
+        // A prefix may contain a folder of the same name; what follows it cannot.
+        let (prefix, below) = key.split_at(key.rfind("v1/")?);
+        let layout: Layout = prefix.parse().ok()?;
+        let parsed = match below {
+            "v1/latest.json" => Self::Latest,
+            _ => Self::parse_snapshot(below).or_else(|| Self::parse_object(below))?,
+        };
+        // Built again, so that nothing but a key of the archive passes: not another date, for example.
+        (parsed.build(&layout) == key).then_some((layout, parsed))
+    }
+
+    fn parse_snapshot(below: &str) -> Option<Self> {
+        let (_, name) = below.strip_prefix("v1/snapshots/")?.split_once('/')?;
+        let run_id: RunId = name.strip_suffix(".json")?.parse().ok()?;
+        let scheduled_at = run_id.scheduled_at()?;
+        Some(Self::Snapshot {
+            run_id,
+            scheduled_at,
+        })
+    }
+
+    fn parse_object(below: &str) -> Option<Self> {
+        let parts: Vec<&str> = below.split('/').collect();
+        let [_, kind, _, account_id, region, name] = parts[..] else {
+            return None;
+        };
+        let kind = [ObjectKind::Reports, ObjectKind::Entries]
+            .into_iter()
+            .find(|known| known.as_str() == kind)?;
+        let target = Target {
+            account_id: account_id.strip_prefix("account_id=")?.parse().ok()?,
+            region: region.strip_prefix("region=")?.parse().ok()?,
+        };
+        let (run_id, attempt) = name.strip_suffix(".jsonl.gz")?.split_once('.')?;
+        let run_id: RunId = run_id.parse().ok()?;
+        Some(Self::Object(ObjectKey {
+            kind,
+            target,
+            scheduled_at: run_id.scheduled_at()?,
+            run_id,
+            attempt: attempt.parse().ok()?,
+        }))
+    }
+
+    /// Builds the key in a layout.
+    pub fn build(&self, layout: &Layout) -> String {
+        match self {
+            Self::Latest => layout.latest(),
+            Self::Snapshot {
+                run_id,
+                scheduled_at,
+            } => layout.snapshot(run_id, *scheduled_at),
+            Self::Object(ObjectKey {
+                kind,
+                target,
+                run_id,
+                attempt,
+                scheduled_at,
+            }) => layout.of_target(*kind, run_id, *attempt, *scheduled_at, target),
+        }
     }
 }
 
@@ -120,8 +243,8 @@ mod tests {
     #[test]
     fn keys_are_partitioned_by_the_scheduled_day() {
         let prefix: Layout = "image-usage/".parse().unwrap();
-        let attempt = "0badcafe".parse().unwrap();
         let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        let attempt = Attempt::from_bits(0x0bad_cafe);
         let target = Target {
             account_id: "111122223333".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
@@ -138,8 +261,76 @@ mod tests {
             prefix.snapshot(&run, scheduled_at()),
             "image-usage/v1/snapshots/dt=2026-11-22/20261122T060000Z-7bf73129.json"
         );
-        let empty: Layout = "".parse().unwrap();
-        assert_eq!(empty.latest(), "v1/latest.json");
+        assert_eq!(Layout::without_prefix().latest(), "v1/latest.json");
+    }
+
+    #[test]
+    fn every_key_is_taken_apart_into_what_it_was_built_of() {
+        let run_id = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        let object = |kind| {
+            ArchiveKey::Object(ObjectKey {
+                kind,
+                target: Target {
+                    account_id: "111122223333".parse().unwrap(),
+                    region: "us-gov-west-1".parse().unwrap(),
+                },
+                run_id: run_id.clone(),
+                attempt: Attempt::from_bits(7),
+                scheduled_at: scheduled_at(),
+            })
+        };
+        let keys = [
+            ArchiveKey::Latest,
+            ArchiveKey::Snapshot {
+                run_id: run_id.clone(),
+                scheduled_at: scheduled_at(),
+            },
+            object(ObjectKind::Reports),
+            object(ObjectKind::Entries),
+        ];
+        for prefix in ["", "image-usage/", "v1/", "a/v1/b/", "ä v1/"] {
+            let layout: Layout = prefix.parse().unwrap();
+            for key in &keys {
+                let built = key.build(&layout);
+                let parsed = ArchiveKey::parse(&built);
+                assert_eq!(parsed, Some((layout.clone(), key.clone())), "{built}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_run_writes_is_not_taken_for_one() {
+        let object = "v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz";
+        assert!(ArchiveKey::parse(object).is_some());
+        for (old, new) in [
+            ("v1/", "v2/"),
+            ("v1/", "/v1/"),
+            ("v1/", "a/../v1/"),
+            ("reports", "images"),
+            ("dt=2026-11-22", "dt=2026-11-23"),
+            ("dt=", ""),
+            ("111122223333", "11112222333"),
+            ("us-east-1", "us-east-1/x"),
+            ("060000Z-", "060000Z"),
+            (".0badcafe", ""),
+            (".0badcafe", ".0BADCAFE"),
+            (".gz", ""),
+            (".gz", ".gz\n"),
+        ] {
+            let key = object.replacen(old, new, 1);
+            assert_ne!(key, object);
+            assert_eq!(ArchiveKey::parse(&key), None, "{key}");
+        }
+        for key in [
+            "",
+            "v1/",
+            "v1/latest.json/",
+            "latest.json",
+            "v1/snapshots/dt=2026-11-23/20261122T060000Z-7bf73129.json",
+            "v1/snapshots/20261122T060000Z-7bf73129.json",
+        ] {
+            assert_eq!(ArchiveKey::parse(key), None, "{key}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod failure;
 mod http;
 mod retry;
 mod s3;
+mod token_cycle;
 mod xml_guard;
 
 pub use client::{Aws, retry_partition, sdk_region};
@@ -16,4 +17,5 @@ pub use s3::{
     Bucket, Condition, NewObject, ReadAttempts, Sha256Digest, Stored, StoredFacts, Upload,
     UploadedPart,
 };
+pub use token_cycle::TokenCycle;
 pub use xml_guard::RejectBrokenXml;

@@ -1,6 +1,6 @@
 //! The archive's bucket.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -14,7 +14,9 @@ use futures_util::FutureExt;
 use super::client::{CALL_TIMEOUT, retry_partition};
 use super::failure::{CallFailure, FailureKind};
 use super::retry::RetryBrokenResponses;
+use super::token_cycle::TokenCycle;
 use super::xml_guard::RejectBrokenXml;
+use crate::domain::error_code::ErrorCode;
 
 /// A bucket, and the calls that the archive needs of it.
 #[derive(Clone, Debug)]
@@ -39,8 +41,6 @@ pub struct StoredFacts {
     pub etag: String,
     /// Its version; `None` in a bucket without versions.
     pub version_id: Option<String>,
-    /// The metadata that it was written with, by name.
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// An object to be written in one call.
@@ -54,8 +54,6 @@ pub struct NewObject<'a> {
     pub bytes: Bytes,
     /// The SHA-256 of the bytes.
     pub sha256: &'a Sha256Digest,
-    /// Metadata of this project's own, by name.
-    pub metadata: &'a [(&'static str, String)],
 }
 
 /// When a write may take place.
@@ -137,8 +135,8 @@ impl Bucket {
         &self.name
     }
 
-    /// Reads an object chunk by chunk, in the given version or the latest one, and returns the metadata
-    /// that it was written with; `None` when there is no object.
+    /// Reads an object chunk by chunk, in the given version or the latest one; `None` when there is no
+    /// object.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
@@ -177,14 +175,12 @@ impl Bucket {
                 "reading the object took too long".to_owned(),
             ))
         })?;
-        let metadata = answer.metadata.into_iter().flatten().collect();
         let etag = answer.e_tag.ok_or_else(|| {
             CallFailure::malformed("S3 gave no entity tag for the object".to_owned())
         })?;
         Ok(Some(StoredFacts {
             etag,
             version_id: version(answer.version_id),
-            metadata,
         }))
     }
 
@@ -228,15 +224,15 @@ impl Bucket {
     /// Fails as S3 does, after the SDK's retries, and when the listing has no end.
     pub async fn list(&self, prefix: &str) -> Result<BTreeMap<String, u64>, CallFailure> {
         let mut listed = BTreeMap::new();
-        let mut tokens = HashSet::new();
-        let mut token = None;
+        let mut cycle = TokenCycle::default();
+        let mut token: Option<String> = None;
         loop {
             let answer = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.name)
                 .prefix(prefix)
-                .set_continuation_token(token)
+                .set_continuation_token(token.clone())
                 .customize()
                 .interceptor(RejectBrokenXml)
                 .send()
@@ -256,20 +252,24 @@ impl Bucket {
                 }
                 listed.insert(key, bytes);
             }
-            token = match (answer.is_truncated, answer.next_continuation_token) {
+            let next = match (answer.is_truncated, answer.next_continuation_token) {
                 (Some(true), None) => {
                     return Err(CallFailure::malformed(
-                        "S3 broke a listing off without a token".to_owned(),
+                        "S3 truncated a listing without a token for the next page".to_owned(),
                     ));
                 }
-                (Some(true), Some(next)) => Some(next),
+                (Some(true), Some(next)) => next,
                 (Some(false) | None, _) => return Ok(listed),
             };
-            if !tokens.insert(token.clone()) {
-                return Err(CallFailure::malformed(
-                    "S3 gave a page token for the second time: the listing has no end".to_owned(),
+            if cycle.closes_at(token.as_deref(), &next) {
+                return Err(CallFailure::own(
+                    ErrorCode::RepeatedToken,
+                    "S3 returned the same page token twice, so the listing would never end"
+                        .to_owned(),
+                    FailureKind::Transient,
                 ));
             }
+            token = Some(next);
         }
     }
 
@@ -282,10 +282,6 @@ impl Bucket {
         object: NewObject<'_>,
         condition: &Condition,
     ) -> Result<Option<String>, CallFailure> {
-        let metadata = object
-            .metadata
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         let answer = self
             .client
             .put_object()
@@ -295,7 +291,6 @@ impl Bucket {
             // Named too: S3 takes nothing into a bucket with Object Lock without it.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
-            .set_metadata((!object.metadata.is_empty()).then(|| metadata.collect()))
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
             .body(ByteStream::from(object.bytes))

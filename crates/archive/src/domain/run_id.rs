@@ -41,6 +41,35 @@ impl RunId {
     fn new(scheduled_at: Timestamp, digits: &str) -> Self {
         Self(format!("{}-{digits}", scheduled_at.compact()))
     }
+
+    /// Returns the moment the run was scheduled for, to the second; `None` if this is not the name of a
+    /// run, as a changed document may contain.
+    pub fn scheduled_at(&self) -> Option<Timestamp> {
+        let (moment, digits) = self.0.split_once('-')?;
+        let scheduled_at = Timestamp::from_compact(moment)?;
+        eight_hex_digits(digits).then_some(scheduled_at)
+    }
+}
+
+/// A text that is not the name of a run, or of an attempt.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{text}` is not the name of a run or an attempt, such as 20261122T060000Z-7bf73129 or 0badcafe"
+)]
+pub struct MalformedName {
+    text: String,
+}
+
+impl FromStr for RunId {
+    type Err = MalformedName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let run = Self(text.to_owned());
+        match run.scheduled_at() {
+            Some(_) => Ok(run),
+            None => Err(MalformedName { text: run.0 }),
+        }
+    }
 }
 
 impl fmt::Display for RunId {
@@ -50,6 +79,11 @@ impl fmt::Display for RunId {
 }
 
 const RUN_DIGITS: usize = 8;
+
+fn eight_hex_digits(text: &str) -> bool {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == RUN_DIGITS && text.bytes().all(is_hex)
+}
 
 fn digest_start(text: &str) -> String {
     sha256_hex(text)[..RUN_DIGITS].to_owned()
@@ -76,26 +110,17 @@ impl Attempt {
     }
 }
 
-/// A text that is not the name of an attempt.
-#[derive(Debug, thiserror::Error)]
-#[error("`{text}` is not an attempt: 8 hex digits such as 0badcafe")]
-pub struct MalformedAttempt {
-    text: String,
-}
-
 impl FromStr for Attempt {
-    type Err = MalformedAttempt;
+    type Err = MalformedName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let well_formed = text.len() == 8 && text.bytes().all(is_hex);
-        u32::from_str_radix(text, 16)
-            .ok()
-            .filter(|_| well_formed)
-            .map(Self)
-            .ok_or_else(|| MalformedAttempt {
+        let bits = u32::from_str_radix(text, 16);
+        match bits {
+            Ok(bits) if eight_hex_digits(text) => Ok(Self(bits)),
+            _ => Err(MalformedName {
                 text: text.to_owned(),
-            })
+            }),
+        }
     }
 }
 
@@ -117,6 +142,31 @@ mod tests {
     fn a_run_is_named_by_its_moment_and_the_start_of_the_events_uuid() {
         let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
         assert_eq!(run.to_string(), "20261122T060000Z-7bf73129");
+    }
+
+    #[test]
+    fn a_name_is_read_back_and_anything_else_is_refused() {
+        let run: RunId = "20261122T060000Z-7bf73129".parse().unwrap();
+        assert_eq!(run.scheduled_at(), Some(scheduled_at()));
+        let attempt: Attempt = "00c0ffee".parse().unwrap();
+        assert_eq!(attempt, Attempt::from_bits(0x00c0_ffee));
+        for text in [
+            "",
+            "20261122T060000Z",
+            "20261122T060000Z-7BF73129",
+            "20261122T060000Z-7bf7312",
+            "20261122T060000Z-7bf731290",
+            "20261322T060000Z-7bf73129",
+            "20261122T0600000-7bf73129",
+            "+0261122T060000Z-7bf73129",
+            "2026-1122T060000Z-7bf73129",
+            "２0261122T060000Z-7bf73129",
+        ] {
+            assert!(text.parse::<RunId>().is_err(), "{text:?}");
+        }
+        for text in ["", "+0c0ffee", "c0ffee", "00C0FFEE", "00c0ffee0"] {
+            assert!(text.parse::<Attempt>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,16 @@ impl Timestamp {
         let month = u8::from(month);
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
     }
+
+    /// Reads the basic format that [`compact`](Self::compact) writes; `None` for any other text.
+    pub fn from_compact(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once('T')?;
+        let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
+        let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..)?);
+        let extended = format!("{year}-{month}-{day}T{hour}:{minute}:{second}");
+        let moment: Self = extended.parse().ok()?;
+        (moment.compact() == text).then_some(moment)
+    }
 }
 
 impl fmt::Display for Timestamp {

@@ -52,6 +52,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::digest::hex;
 use crate::domain::report_key::ReportKey;
 use crate::domain::timestamp::Timestamp;
+use crate::layout::ArchiveKey;
 use crate::source::{Source, Unreadable};
 
 use objects::{Contents, Measured};
@@ -491,7 +492,7 @@ impl Verifier {
         for (key, claims) in &self.claims {
             let Some(counts) = entries.get(key) else {
                 // An object that is damaged, or whose snapshot is, has been told of.
-                let run = object_run(key).unwrap_or_default();
+                let run = leftover_of(key).unwrap_or_default();
                 let snapshot = format!("/{run}.json");
                 let is_told =
                     told.contains(key) || told.iter().any(|told| told.ends_with(&snapshot));
@@ -557,9 +558,9 @@ impl Verifier {
             }
             match leftover_of(key) {
                 None => found.problem(key, "is nothing that the auditor writes".to_owned()),
-                Some(run) if unread.contains(run) => {}
+                Some(run) if unread.contains(&run) => {}
                 Some(_) => found.notes.push(format!(
-                    "{key}: named by no snapshot: left by an attempt that died, or by a run under way"
+                    "{key}: named by no snapshot: left by a try that died, or by a run under way"
                 )),
             }
         }
@@ -676,30 +677,12 @@ fn run_of<'a>(key: &'a str, ending: &str) -> Option<&'a str> {
     key.rsplit('/').next()?.strip_suffix(ending)
 }
 
-/// The run that an object of a target is of, by its name.
-fn object_run(key: &str) -> Option<&str> {
-    run_of(key, ".jsonl.gz")?
-        .rsplit_once('.')
-        .map(|(run, _)| run)
-}
-
 /// The run of an object of reports or entries, whether a snapshot names it or not; `None` for any other key.
-fn leftover_of(key: &str) -> Option<&str> {
-    let parts: Vec<&str> = key.split('/').collect();
-    let [_, what @ ("reports" | "entries"), _, account_id, region, _] = parts[..] else {
-        return None;
-    };
-    let attempt = crate::layout::attempt_of(key)?;
-    let run = object_run(key)?;
-    let target = crate::domain::target::Target {
-        account_id: account_id.strip_prefix("account_id=")?.parse().ok()?,
-        region: region.strip_prefix("region=")?.parse().ok()?,
-    };
-    let run_id = serde_json::from_value(run.into()).ok()?;
-    let at = snapshot::scheduled_at(&run_id)?;
-    let expected = match what {
-        "reports" => snapshot::bare().reports(&run_id, attempt, at, &target),
-        _ => snapshot::bare().entries(&run_id, attempt, at, &target),
-    };
-    (key == expected).then_some(run)
+fn leftover_of(key: &str) -> Option<String> {
+    match ArchiveKey::parse(key)? {
+        (layout, ArchiveKey::Object(object)) if layout.prefix().is_empty() => {
+            Some(object.run_id.to_string())
+        }
+        _ => None,
+    }
 }

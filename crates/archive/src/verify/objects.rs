@@ -8,9 +8,7 @@ use flate2::write::MultiGzDecoder;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Problem;
-use super::snapshot::{
-    bare, below_prefix, is_as_written, own_entries_key, own_reports_key, prefix_of, scheduled_at,
-};
+use super::snapshot::{below_prefix, is_as_written, layout_of};
 use crate::documents::{
     ArchivedLine, ArchivedObject, Counts, EntryLine, LedgerLine, ReportLine, RunFacts, Snapshot,
     Tally, TargetOutcome,
@@ -22,7 +20,7 @@ use crate::domain::report::{ReportState, UsageReport};
 use crate::domain::report_key::ReportKey;
 use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
-use crate::layout::attempt_of;
+use crate::layout::ObjectKind;
 use crate::source::{Fetched, Source, Unreadable};
 
 /// How many targets of a snapshot are looked at at a time; each holds up to 8 MB.
@@ -151,11 +149,9 @@ async fn look_at_target(
     line: &LedgerLine,
 ) -> Result<TargetLook, Unreadable> {
     let target = line.target();
-    let (run_id, at) = (&snapshot.run_id, snapshot.scheduled_at);
     let mut contents = Contents::default();
-    if let Some(named) = &line.entries_object
-        && let Some(entries_key) = own_entries_key(&line.entries_object, run_id, at, &target)
-    {
+    if let Some(named) = &line.entries_object {
+        let entries_key = below_prefix(&named.key).to_owned();
         let start = || EntryLines::new(&target);
         let read = read_lines(archive, key, &entries_key, named, start).await?;
         if let Some(lines) = contents.add(&entries_key, read) {
@@ -165,10 +161,9 @@ async fn look_at_target(
     let mut counts = Counts::default();
     let mut findings = ListedFindings::default();
     let mut is_sound = true;
-    if let Some(named) = &line.object
-        && let Some(reports_key) = own_reports_key(&line.object, run_id, at, &target)
-    {
-        let prefix = prefix_of(&named.key, &reports_key).unwrap_or_default();
+    if let Some(named) = &line.object {
+        let reports_key = below_prefix(&named.key).to_owned();
+        let prefix = named.key.strip_suffix(&reports_key).unwrap_or_default();
         let start = || ReportLines::new(&target, snapshot, prefix);
         let read = read_lines(archive, key, &reports_key, named, start).await?;
         match contents.add(&reports_key, read) {
@@ -470,12 +465,8 @@ impl<'a> ReportLines<'a> {
         };
         let named = (key.clone(), run_id.clone());
         if !self.claims.contains_key(&named) {
-            let expected = scheduled_at(run_id)
-                .zip(attempt_of(key))
-                .map(|(at, attempt)| bare().entries(run_id, attempt, at, self.target));
-            let is_right = expected.is_some_and(|expected| {
-                prefix_of(key, &expected).is_some_and(|prefix| prefix == self.prefix)
-            });
+            let layout = layout_of(key, ObjectKind::Entries, run_id, self.target);
+            let is_right = layout.is_some_and(|layout| layout.prefix() == self.prefix);
             if !is_right {
                 return Err(format!("names {key} for entries of the run {run_id}"));
             }

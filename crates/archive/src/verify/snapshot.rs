@@ -12,7 +12,7 @@ use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::top_list::MAX_LISTED;
-use crate::layout::{Layout, attempt_of};
+use crate::layout::{ArchiveKey, Layout, ObjectKind};
 
 /// What has to be known of a snapshot to evaluate the others.
 #[derive(Debug)]
@@ -40,57 +40,24 @@ impl Outline {
     }
 }
 
-/// The part of a document's key from `v1/` on, where it is the expected one, and what stands before it.
-pub(super) fn prefix_of<'a>(key: &'a str, expected: &str) -> Option<&'a str> {
-    key.strip_suffix(expected)
-        .filter(|prefix| prefix.parse::<Layout>().is_ok())
-}
-
 /// The part of a document's key from `v1/` on, whatever comes before it.
 pub(super) fn below_prefix(key: &str) -> &str {
     // A prefix may hold a folder of the same name; what follows it can't.
     key.rfind("v1/").map_or(key, |start| &key[start..])
 }
 
-/// The moment that a run was scheduled for, by its name; `None` where that is none of a run.
-pub(super) fn scheduled_at(run_id: &RunId) -> Option<Timestamp> {
-    let text = run_id.to_string();
-    let (date, time) = text.split_once('-')?.0.split_once('T')?;
-    let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
-    let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..)?);
-    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}");
-    text.parse().ok()
-}
-
-/// The keys of an archive without a prefix.
-pub(super) fn bare() -> Layout {
-    let Ok(prefix) = "".parse() else {
-        unreachable!("an archive needs no prefix")
+/// The layout of an object that a run wrote for a target; `None` if the key is not one of these.
+pub(super) fn layout_of(
+    key: &str,
+    kind: ObjectKind,
+    run_id: &RunId,
+    target: &Target,
+) -> Option<Layout> {
+    let (layout, ArchiveKey::Object(object)) = ArchiveKey::parse(key)? else {
+        return None;
     };
-    prefix
-}
-
-/// The key that an object of a target's reports has below the prefix; `None` where there is none, or where
-/// its name is none of an attempt.
-pub(super) fn own_reports_key(
-    object: &Option<ArchivedObject>,
-    run: &RunId,
-    at: Timestamp,
-    target: &Target,
-) -> Option<String> {
-    let attempt = attempt_of(&object.as_ref()?.key)?;
-    Some(bare().reports(run, attempt, at, target))
-}
-
-/// The same of a target's entries.
-pub(super) fn own_entries_key(
-    object: &Option<ArchivedObject>,
-    run: &RunId,
-    at: Timestamp,
-    target: &Target,
-) -> Option<String> {
-    let attempt = attempt_of(&object.as_ref()?.key)?;
-    Some(bare().entries(run, attempt, at, target))
+    let is_it = (object.kind, &object.run_id, &object.target) == (kind, run_id, target);
+    is_it.then_some(layout)
 }
 
 /// Reads a snapshot, and tells what is wrong with it by itself.
@@ -183,7 +150,7 @@ impl Check<'_> {
         self.holds(is_named, || {
             format!("has the run_id {run_id}, which is none of a run scheduled at {scheduled_at}")
         });
-        let expected = bare().snapshot(run_id, *scheduled_at);
+        let expected = Layout::without_prefix().snapshot(run_id, *scheduled_at);
         self.holds(key == expected, || {
             format!("says of itself that it lies at {expected}")
         });
@@ -297,21 +264,20 @@ impl Check<'_> {
                     format!("names {key} as an earlier object of {target}")
                 });
             }
-            let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
             let own = [
-                (object, own_reports_key(object, run, at, &target)),
-                (
-                    entries_object,
-                    own_entries_key(entries_object, run, at, &target),
-                ),
+                (object, ObjectKind::Reports),
+                (entries_object, ObjectKind::Entries),
             ];
-            for (object, expected) in own {
+            for (object, kind) in own {
                 let Some(ArchivedObject { key, .. }) = object else {
                     continue;
                 };
-                let is_own = expected.is_some_and(|own| prefix_of(key, &own).is_some());
+                let is_own = layout_of(key, kind, &snapshot.run_id, &target).is_some();
                 self.holds(is_own, || {
-                    format!("names {key}, which is not an object of {target} in this run")
+                    format!(
+                        "names {key} for the {} of {target}, which is not a key of this run",
+                        kind.as_str()
+                    )
                 });
             }
         }
@@ -428,14 +394,17 @@ fn prefixes(snapshot: &Snapshot) -> Vec<&str> {
     let mut prefixes = Vec::new();
     for line in &snapshot.targets {
         let target = line.target();
-        let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
-        if let Some(object) = &line.object {
-            let own = own_reports_key(&line.object, run, at, &target);
-            prefixes.extend(own.and_then(|own| prefix_of(&object.key, &own)));
-        }
-        if let Some(object) = &line.entries_object {
-            let own = own_entries_key(&line.entries_object, run, at, &target);
-            prefixes.extend(own.and_then(|own| prefix_of(&object.key, &own)));
+        let own = [
+            (&line.object, ObjectKind::Reports),
+            (&line.entries_object, ObjectKind::Entries),
+        ];
+        for (object, kind) in own {
+            if let Some(object) = object
+                && layout_of(&object.key, kind, &snapshot.run_id, &target).is_some()
+            {
+                let below = below_prefix(&object.key);
+                prefixes.extend(object.key.strip_suffix(below));
+            }
         }
     }
     prefixes
@@ -444,12 +413,10 @@ fn prefixes(snapshot: &Snapshot) -> Vec<&str> {
 /// Takes from a snapshot what has to be known of it.
 pub(super) fn outline(snapshot: &Snapshot) -> Outline {
     let own = |line: &LedgerLine| {
-        let target = line.target();
-        let (run, at) = (&snapshot.run_id, snapshot.scheduled_at);
-        [
-            own_reports_key(&line.object, run, at, &target),
-            own_entries_key(&line.entries_object, run, at, &target),
-        ]
+        [&line.object, &line.entries_object].map(|object| {
+            let object = object.as_ref()?;
+            Some(below_prefix(&object.key).to_owned())
+        })
     };
     Outline {
         run_id: snapshot.run_id.clone(),
