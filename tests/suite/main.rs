@@ -16,6 +16,7 @@ mod house;
 mod lambda;
 mod layers;
 mod matrix;
+mod real_accounts;
 mod runs;
 mod schemas;
 mod sixty_days;

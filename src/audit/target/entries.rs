@@ -26,8 +26,10 @@ use crate::staging::{ReportToFetch, StagedReports};
 const REPORTS_PER_ROUND: usize = 20_000;
 
 /// How long one report's entries may take, for the size of the first batch: a page and a half at a second each.
-/// Each later batch is twice as large.
 const FIRST_REPORT_TIME: Duration = Duration::from_millis(1_500);
+
+/// How many times as large the next batch is after one that succeeded.
+const BATCH_GROWTH: usize = 4;
 
 /// A batch that holds more than this, compressed, is divided: with 8 targets at a time, a quarter of the
 /// smallest temporary storage.
@@ -118,8 +120,9 @@ impl EntryArchiver {
                 match fetcher.fetch(&batch).await {
                     Ok(fetched) => {
                         self.failures.has_succeeded = true;
-                        self.batch_size =
-                            (2 * batch.len()).max(self.batch_size).min(MAX_IDS_PER_CALL);
+                        self.batch_size = (BATCH_GROWTH * batch.len())
+                            .max(self.batch_size)
+                            .min(MAX_IDS_PER_CALL);
                         self.write(run, target, staged, batch, fetched).await?;
                     }
                     Err(NotFetched::TimeUp) => {
