@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Compares the templates with the code that they deploy, and with the schemas of what it writes.
+"""Compares the templates with the code that they deploy, and with the schemas of the archive.
 
-Runs with the Python that SAM is installed in: its YAML reader, its translator and Amazon's service
-models come from there.
+`make check-template` runs it with the Python of SAM's environment, because it uses SAM's YAML reader
+and translator, and Amazon's service models.
 """
 
 import json
@@ -19,13 +19,13 @@ from samtranslator.translator.transform import transform
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The permissions that each call of the SDK needs. A new call must be entered here first.
+# The permissions that each SDK call needs. A new call must be added here.
 PERMISSIONS = {
     "describe_image_usage_report_entries": {"ec2:DescribeImageUsageReportEntries"},
     "describe_image_usage_reports": {"ec2:DescribeImageUsageReports"},
     "describe_regions": {"ec2:DescribeRegions"},
     "assume_role": {"sts:AssumeRole"},
-    "get_caller_identity": set(),  # Nobody needs, and nobody can be denied, a permission for it.
+    "get_caller_identity": set(),  # It needs no permission and cannot be denied.
     "list_accounts": {"organizations:ListAccounts"},
     "get_object": {"s3:GetObject"},
     "get_object_version": {"s3:GetObjectVersion"},
@@ -37,41 +37,40 @@ PERMISSIONS = {
     "abort_multipart_upload": {"s3:AbortMultipartUpload"},
 }
 
-# What the function's role may do although the code makes no such call, and who needs it.
+# Permissions of the function's role that belong to no call in the code, and who needs them.
 NEEDED_BY_OTHERS = {
     "kms:Decrypt": "S3, on behalf of the function",
     "kms:GenerateDataKey": "S3, on behalf of the function",
     "logs:CreateLogStream": "Lambda, to write the logs",
     "logs:PutLogEvents": "Lambda, to write the logs",
-    "s3:ListBucket": "S3, to answer 404 rather than 403",
-    "sqs:SendMessage": "Lambda, to send what failed to the queue",
+    "s3:ListBucket": "S3, to return 404 instead of 403 for a missing object",
+    "sqs:SendMessage": "Lambda, to send failed events to the queue",
 }
 
-# What only `verify` calls, with the permissions of whoever runs it.
-OF_VERIFY = {"list_objects_v2"}
+# Calls that only `image-usage verify` makes, with the permissions of the user who runs it.
+CALLS_OF_VERIFY = {"list_objects_v2"}
 
 SERVICES = ("ec2", "organizations", "s3", "sts")
 
 
-def source(path):
-    """The Rust source of a file or of a folder's files, without its comments."""
-    path = ROOT / "src" / path
-    files = sorted(path.rglob("*.rs")) if path.is_dir() else [path]
+def source(*patterns):
+    """Returns the Rust code of the files that match, without comments."""
+    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
     lines = (line for file in files for line in file.read_text().splitlines())
     return "\n".join(line for line in lines if not line.lstrip().startswith("//"))
 
 
-def calls_of_the_code():
-    """The operations of AWS that the code calls, named as in the SDK."""
+def calls_in_the_code():
+    """Returns the AWS operations that the code calls, named as in the SDK."""
     session = botocore.session.get_session()
     operations = {
         xform_name(name) for service in SERVICES for name in session.get_service_model(service).operation_names
     }
-    code = source("aws")
+    code = source("src/aws/**/*.rs", "crates/*/src/aws/**/*.rs")
     calls = {name for name in re.findall(r"\.\s*([a-z0-9_]+)\(\)", code) if name in operations}
     if "AssumeRoleProvider" in code:
         calls.add("assume_role")
-    # The same call, but S3 asks for another permission where it names a version.
+    # `GetObject` needs another permission if it names a version.
     if ".set_version_id(" in code:
         calls.add("get_object_version")
     return calls
@@ -82,7 +81,7 @@ def template(name):
 
 
 def statements(node):
-    """Every policy statement below a node that allows something, through conditions too."""
+    """Yields every policy statement below a node that allows something, including those in conditions."""
     if isinstance(node, dict):
         if node.get("Effect") == "Allow" and "Principal" not in node:
             yield node
@@ -101,7 +100,7 @@ def granted(resource):
     return actions
 
 
-# The schema of one line of each table.
+# The schema that each line of a table follows.
 SCHEMAS = {"reports": "report-line", "entries": "entry-line", "snapshots": "snapshot"}
 
 
@@ -112,7 +111,7 @@ def tables():
 
 
 def hive_type(text):
-    """A type of Glue's taken apart: a struct as its members, whose order means nothing in JSON."""
+    """Parses a Glue type. A struct becomes a dictionary, because the order of fields has no meaning in JSON."""
     kind, _, inside = text.removesuffix(">").partition("<")
     if kind == text:
         return text
@@ -124,19 +123,19 @@ def hive_type(text):
         else:
             parts[-1] += character
     if kind == "struct":
-        return {name: hive_type(member) for name, _, member in (part.partition(":") for part in parts)}
+        return {name: hive_type(kind) for name, _, kind in (part.partition(":") for part in parts)}
     return (kind, *map(hive_type, parts))
 
 
 def type_of(schema, definitions):
-    """The type that a JSON Schema describes, as `hive_type` gives it."""
+    """Returns the type that a JSON Schema describes, in the form of `hive_type`."""
     if "$ref" in schema:
         return type_of(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
     choices = [c for c in schema.get("anyOf", schema.get("oneOf", [])) if c.get("type") != "null"]
     if choices:
         types = [type_of(choice, definitions) for choice in choices]
         if isinstance(types[0], dict):
-            return {name: member for members in types for name, member in members.items()}
+            return {name: kind for fields in types for name, kind in fields.items()}
         if any(other != types[0] for other in types):
             raise ValueError(f"no column can hold all of {types}")
         return types[0]
@@ -145,7 +144,7 @@ def type_of(schema, definitions):
     if kind == "array":
         return ("array", type_of(schema["items"], definitions))
     if kind == "object" and "properties" in schema:
-        return {name: type_of(member, definitions) for name, member in schema["properties"].items()}
+        return {name: type_of(field, definitions) for name, field in schema["properties"].items()}
     if kind == "object":
         return ("map", "string", type_of(schema["additionalProperties"], definitions))
     return {"boolean": "boolean", "integer": "bigint", "string": "string"}[kind]
@@ -155,30 +154,30 @@ class Templates(unittest.TestCase):
     maxDiff = None
 
     def test_every_call_of_the_code_is_known_to_this_test(self):
-        calls = calls_of_the_code()
-        self.assertLessEqual(OF_VERIFY, calls, "found no call at all in src/aws, or none of verify's")
-        self.assertEqual(calls - OF_VERIFY - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
+        calls = calls_in_the_code()
+        self.assertLessEqual(CALLS_OF_VERIFY, calls, "the calls of the code were not found")
+        self.assertEqual(calls - CALLS_OF_VERIFY - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
 
-    def test_role_grants_what_the_code_calls_and_nothing_else(self):
+    def test_role_grants_the_calls_of_the_code_and_nothing_else(self):
         actions = granted(template("template.yaml")["Resources"]["AuditorRole"])
-        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_of_the_code() - OF_VERIFY))
-        self.assertEqual(needed - actions, set(), "the code calls these, but the role does not grant them")
-        self.assertEqual(actions - needed - NEEDED_BY_OTHERS.keys(), set(), "the role grants these for nothing")
-        self.assertEqual(NEEDED_BY_OTHERS.keys() - actions, set(), "the role does not grant these any more")
+        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_in_the_code() - CALLS_OF_VERIFY))
+        self.assertEqual(needed - actions, set(), "the code makes these calls, but the role does not allow them")
+        self.assertEqual(actions - needed - NEEDED_BY_OTHERS.keys(), set(), "the role allows these, but nothing needs them")
+        self.assertEqual(NEEDED_BY_OTHERS.keys() - actions, set(), "the role no longer allows these")
 
-    def test_role_in_another_account_grants_what_the_auditor_reads_in_its_own(self):
+    def test_role_in_another_account_grants_the_same_reads_as_the_role_of_the_function(self):
         own = {a for a in granted(template("template.yaml")["Resources"]["AuditorRole"]) if a.startswith("ec2:")}
         member = granted(template("member-role.yaml")["Resources"]["MemberRole"])
         self.assertEqual(own - member, set())
-        self.assertEqual({a for a in member if not a.startswith("ec2:Describe")}, set(), "it is for reading only")
+        self.assertEqual({a for a in member if not a.startswith("ec2:Describe")}, set(), "the role must be read-only")
 
-    def test_function_is_given_every_variable_that_the_settings_read_and_no_other(self):
+    def test_function_has_exactly_the_variables_that_the_settings_read(self):
         given = template("template.yaml")["Resources"]["Auditor"]["Properties"]["Environment"]["Variables"]
-        read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("settings.rs")))
+        read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("src/settings.rs")))
         self.assertEqual(set(given), read)
 
     def test_alarms_watch_metrics_that_the_code_publishes(self):
-        published = set(re.findall(r'"([A-Za-z]+)"', source("metrics.rs")))
+        published = set(re.findall(r'"([A-Za-z]+)"', source("src/**/metrics.rs")))
         watched = set()
 
         def collect(node):
@@ -196,21 +195,21 @@ class Templates(unittest.TestCase):
         self.assertIn("SnapshotsWritten", watched)
         self.assertEqual(watched - published, set())
 
-    def test_tables_have_the_members_of_the_documents_as_columns(self):
+    def test_tables_have_the_fields_of_the_documents_as_columns(self):
         for name, table in tables().items():
             columns = {column["Name"]: hive_type(column["Type"]) for column in table["StorageDescriptor"]["Columns"]}
             schema = json.loads((ROOT / "schemas" / f"{SCHEMAS[name]}.schema.json").read_text())
             self.assertEqual(columns, type_of(schema, schema.get("$defs", {})), name)
             self.assertEqual({key["Name"] for key in table["PartitionKeys"]} & columns.keys(), set(), name)
 
-    def test_object_lock_can_be_switched_on_without_another_bucket(self):
+    def test_object_lock_can_be_enabled_without_replacing_the_bucket(self):
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::S3::Bucket").schema
         replacing = set(schema["createOnlyProperties"]) | set(schema.get("conditionalCreateOnlyProperties", []))
         locking = {"ObjectLockEnabled", "ObjectLockConfiguration"}
         self.assertLessEqual(locking, schema["properties"].keys())
         self.assertEqual({path.split("/")[2] for path in replacing} & locking, set())
 
-    def test_every_wildcard_in_a_policy_has_its_reason_beside_it(self):
+    def test_every_wildcard_in_a_policy_has_a_comment_that_explains_it(self):
         for name in ("template.yaml", "member-role.yaml"):
             lines = (ROOT / name).read_text().splitlines()
             unexplained = [
@@ -225,7 +224,7 @@ class Templates(unittest.TestCase):
             def load(self):
                 return {}
 
-        # The translator asks for the place of a package that has been uploaded.
+        # The translator expects the location of an uploaded package.
         os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
         document = template("template.yaml")
         document["Resources"]["Auditor"]["Properties"]["CodeUri"] = "s3://bucket/key"
@@ -233,7 +232,7 @@ class Templates(unittest.TestCase):
         kinds = {resource["Type"] for resource in resources.values()}
         self.assertLessEqual({"AWS::Lambda::Function", "AWS::Scheduler::Schedule"}, kinds)
         schedules = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::Scheduler::Schedule"]
-        self.assertNotIn("Input", schedules[0]["Target"], "the function would not be sent the scheduled event")
+        self.assertNotIn("Input", schedules[0]["Target"], "the function would not receive the scheduled event")
 
 
 def indentation(line):
@@ -241,7 +240,7 @@ def indentation(line):
 
 
 def policy_lines(lines):
-    """The lines, with their numbers, of every policy document, but for comments."""
+    """Yields the lines of every policy document, with their numbers and without comments."""
     inside = None
     for number, line in enumerate(lines):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -255,7 +254,7 @@ def policy_lines(lines):
 
 
 def explained(lines, number):
-    """Whether a line, or the key that its list belongs to, has a comment on it or above it."""
+    """Returns whether a line, or the key that its list belongs to, has a comment on it or above it."""
     line = lines[number]
     if " #" in line or lines[number - 1].lstrip().startswith("#"):
         return True

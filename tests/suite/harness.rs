@@ -105,7 +105,7 @@ pub(crate) async fn auditor_at(aws: &LocalAws, home: &str, variables: &[(&str, &
     let home = home.parse().unwrap();
     let access_key_id = format!("AKIA{ACCOUNT}");
     let client = Aws::at_endpoint(&aws.endpoint(), &home, &access_key_id).await;
-    Auditor::new(settings, client, home, "image-usage-auditor".to_owned())
+    Auditor::new(settings, &client, home, "image-usage-auditor".to_owned())
 }
 
 pub(crate) fn invocation() -> Invocation {
@@ -154,6 +154,31 @@ pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, Ru
         Answer::Summary(summary) => Ok(*summary),
         Answer::Preflight(_) => panic!("a run was asked for"),
     }
+}
+
+/// Whether a key is that of an object which an attempt at a run has written: `RUN_ID.ATTEMPT.jsonl.gz`.
+pub(crate) fn is_object_of(key: &str, run_id: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap();
+    let attempt = name
+        .strip_prefix(run_id)
+        .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".jsonl.gz"));
+    attempt.is_some_and(|attempt| {
+        attempt.len() == 8 && attempt.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// A text with the same word for every attempt, in the keys that it contains.
+pub(crate) fn without_attempts(text: &str) -> String {
+    const ENDING: &str = ".jsonl.gz";
+    let mut pieces = text.split(ENDING).collect::<Vec<_>>();
+    let rest = pieces.pop().unwrap_or_default();
+    let mut without = String::new();
+    for piece in pieces {
+        without += &piece[..piece.len() - "0badcafe".len()];
+        without += "ATTEMPT";
+        without += ENDING;
+    }
+    without + rest
 }
 
 /// Waits until something has come to pass.
@@ -421,7 +446,7 @@ impl Archive {
             }
             let key = text(&entries["key"]);
             let run_id = text(&entries["run_id"]);
-            assert!(key.ends_with(&format!("/{run_id}.jsonl.gz")), "{line}");
+            assert!(is_object_of(key, run_id), "{line}");
             if entries["run_id"] == snapshot["run_id"] {
                 *counts.entry("fetched").or_default() += 1;
                 assert_eq!(object["key"], key, "{line}");

@@ -11,7 +11,7 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt, stream};
 use image_usage_archive::domain::report::{ResourceType, ResourceTypeOption, UsageReport};
-use image_usage_archive::domain::run_id::RunId;
+use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::layout::Layout;
@@ -24,8 +24,8 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 
 use crate::harness::{
-    ACCOUNT, Archive, auditor, local_aws, now, project_file, run, scheduled_event, target, text,
-    world,
+    ACCOUNT, Archive, NOW, auditor, local_aws, now, project_file, run, scheduled_event, target,
+    text, world,
 };
 
 #[path = "../fuzz/src/page.rs"]
@@ -166,7 +166,7 @@ proptest! {
     fn any_payload_is_a_request_or_is_refused_in_words(
         given in prop_oneof![any_json(), near_payload(), event()],
     ) {
-        match Request::from_payload(given) {
+        match Request::from_payload(given, NOW.parse().unwrap()) {
             Ok(request) => payload::check_request(&request),
             Err(refusal) => payload::check_refusal(&refusal),
         }
@@ -251,7 +251,7 @@ proptest! {
             RunId::of_request(scheduled_at, &event_id),
         ] {
             for key in [
-                prefix.reports(&run, scheduled_at, &target),
+                prefix.reports(&run, Attempt::from_bits(7), scheduled_at, &target),
                 prefix.snapshot(&run, scheduled_at),
                 prefix.latest(),
             ] {

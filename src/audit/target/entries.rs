@@ -1,108 +1,418 @@
 //! The entries of a target's reports: fetched once, by report ID, and archived grouped by report.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
+use std::time::Duration;
 
-use tempfile::SpooledTempFile;
-use tokio::time::Instant;
-
-use crate::archive::lines_writer::{ArchiveError, LinesWriter, Written, failed};
-use crate::archive::previous::local_storage;
-use crate::archive::read_back;
-use crate::audit::{Run, Unsent};
-use crate::aws::ec2::pagination::Pages;
-use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};
-use crate::staging::{Listing, Wanted};
-use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
+use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{ArchivedObject, EntryLine};
 use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::report::{ReportState, UsageEntry};
 use image_usage_archive::domain::target::Target;
+use tokio::time::Instant;
+
+use super::entry_groups::{EntryGroups, write_line};
+use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
+use crate::archive::previous::local_storage;
+use crate::audit::deadline::Unsent;
+use crate::audit::run::Run;
+use crate::aws::ec2::pagination::PageCursor;
+use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};
+use crate::staging::{ReportToFetch, StagedReports};
 
 /// How many reports are put in the order of their expiry at a time: about 3 MB of them. A target with more
-/// has its listing searched again for the next ones.
+/// has its staged reports searched again for the next ones.
 const REPORTS_PER_ROUND: usize = 20_000;
 
-/// What the entries of one call's reports take in memory before they go to a file.
-const GROUPS_BYTES_IN_MEMORY: usize = 1024 * 1024;
+/// How long one report's entries may take, for the size of the first batch: a page and a half at a second each.
+const FIRST_REPORT_TIME: Duration = Duration::from_millis(1_500);
 
-/// After so many failed calls a target's other reports are left for the next run: enough to find one report
-/// among 200 that EC2 can't give, by halves.
+/// How many times as large the next batch is after one that succeeded.
+const BATCH_GROWTH: usize = 4;
+
+/// A batch that holds more than this, compressed, is divided: with 8 targets at a time, a quarter of the
+/// smallest temporary storage.
+const MAX_BATCH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// After this many failed calls a target's other reports are left to the next run: enough to isolate one bad
+/// report among 200 by bisection.
 const MAX_FAILURES: u32 = 20;
 
-/// After so many failed calls without a success, EC2 isn't giving any.
+/// After this many failed calls without a success, EC2 is not answering any.
 const MAX_FIRST_FAILURES: u32 = 4;
 
-/// What became of a target's entries; where each report's are is noted in the listing.
+/// How far the entries of a target are.
 #[derive(Debug)]
-pub(crate) struct ArchivedEntries {
-    /// Where the entries lie that this run fetched; `None` where it fetched none.
-    pub(crate) object: Option<ArchivedObject>,
-    /// What is to be said of an available report of which nothing is noted.
-    pub(crate) rest: EntriesStatus,
+pub(super) struct Progress {
+    /// The status of every available report that has none of its own.
+    pub(super) rest: EntriesStatus,
+    /// Whether the target's share of the time is up, with entries left to fetch.
+    pub(super) is_paused: bool,
 }
 
-/// Fetches and archives the entries of every available report of a listing of which nothing is noted yet,
-/// those that expire first first.
-///
-/// # Errors
-/// Fails when the archive doesn't take them. EC2's failures are noted, or told of as the rest.
-pub(crate) async fn archive(
-    run: &Run,
-    reports: &UsageReports,
-    bucket: &Bucket,
-    key: String,
-    target: &Target,
-    listing: &mut Listing,
-) -> Result<ArchivedEntries, ArchiveError> {
-    if !run.archive_entries {
-        let rest = EntriesStatus::Pending {
-            code: Some(EntriesStatus::NOT_WANTED.to_owned()),
-        };
-        return Ok(ArchivedEntries { object: None, rest });
+impl Default for Progress {
+    fn default() -> Self {
+        Self::done(EntriesStatus::Pending { code: None })
     }
-    let mut fetch = Fetch {
-        run,
-        reports,
-        bucket,
-        target,
-        stop_at: run.stop_entries_at(),
-        writer: LinesWriter::new(bucket.clone(), key.clone()),
-        unsent: run.unsent(),
-        key,
-        failures: 0,
-        has_succeeded: false,
-    };
-    let rest = match fetch.everything(listing).await {
-        Ok(rest) => rest,
-        Err(error) => {
-            // What stays is removed by the bucket's rule for unfinished uploads.
-            let _ = run.before_publishing(fetch.writer.abandon()).await;
-            return Err(error);
-        }
-    };
-    let object = fetch.finish(listing).await?;
-    Ok(ArchivedEntries { object, rest })
 }
 
-struct Fetch<'a> {
-    run: &'a Run,
-    reports: &'a UsageReports,
-    bucket: &'a Bucket,
-    target: &'a Target,
-    stop_at: Instant,
+impl Progress {
+    fn done(rest: EntriesStatus) -> Self {
+        Self {
+            rest,
+            is_paused: false,
+        }
+    }
+}
+
+/// Fetches and archives the entries of a target's reports.
+#[derive(Debug)]
+pub(super) struct EntryArchiver {
     writer: LinesWriter,
-    unsent: Unsent<'a>,
-    key: String,
-    failures: u32,
+    unsent: Unsent,
+    failures: Failures,
+    /// How many reports the next batch has; 0 before the first one.
+    batch_size: usize,
+}
+
+impl EntryArchiver {
+    pub(super) fn new(run: &Run, key: String) -> Self {
+        Self {
+            writer: LinesWriter::new(run.bucket.clone(), key),
+            unsent: run.deadline.unsent(),
+            failures: Failures::default(),
+            batch_size: 0,
+        }
+    }
+
+    /// Fetches the entries of every available report whose entries are not settled yet, soonest expiry first,
+    /// until the target's share of the time is up. Can be called again to go on.
+    ///
+    /// # Errors
+    /// Fails if the archive cannot be written. EC2 failures are recorded per report, or returned as the status
+    /// of the remaining reports.
+    pub(super) async fn fetch(
+        &mut self,
+        run: &Run,
+        reports: &UsageReports,
+        target: &Target,
+        staged: &mut StagedReports,
+    ) -> Result<Progress, ArchiveError> {
+        if !run.settings.archive_entries {
+            return Ok(Progress::done(pending(ErrorCode::EntriesNotWanted)));
+        }
+        let fetcher = EntryFetcher {
+            run,
+            reports,
+            target,
+            started: Instant::now(),
+        };
+        if self.batch_size == 0 {
+            self.batch_size = fetcher.first_batch_size();
+        }
+        loop {
+            let mut queue = self.next_round(staged)?;
+            if queue.is_empty() {
+                return Ok(Progress::default());
+            }
+            while let Some(batch) = queue.next(self.batch_size) {
+                match fetcher.fetch(&batch).await {
+                    Ok(fetched) => {
+                        self.failures.has_succeeded = true;
+                        self.batch_size = (BATCH_GROWTH * batch.len())
+                            .max(self.batch_size)
+                            .min(MAX_IDS_PER_CALL);
+                        self.write(run, target, staged, batch, fetched).await?;
+                    }
+                    Err(NotFetched::TimeUp) => {
+                        self.batch_size = (batch.len() / 2).max(1);
+                        return Ok(Progress {
+                            rest: pending(ErrorCode::DeadlineExceeded),
+                            is_paused: true,
+                        });
+                    }
+                    Err(NotFetched::TooLarge) => {
+                        self.batch_size = (batch.len() / 2).max(1);
+                        queue.first.extend(halves(batch));
+                    }
+                    Err(NotFetched::Failed(failure)) => {
+                        let next = self.failures.next_step(batch, &failure);
+                        for (report, status) in next.settled {
+                            self.settle(staged, &report, &status)?;
+                        }
+                        queue.first.extend(next.first);
+                        queue.last.extend(next.last);
+                        if next.gives_up {
+                            log_not_fetched(run, target, &failure);
+                            let code = failure.code;
+                            return Ok(Progress::done(EntriesStatus::Failed { code }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_round(&self, staged: &mut StagedReports) -> Result<Queue, ArchiveError> {
+        let round = staged.next_to_fetch(REPORTS_PER_ROUND);
+        Ok(Queue {
+            round: round.map_err(|error| self.local(error))?.into(),
+            ..Queue::default()
+        })
+    }
+
+    /// Writes the entries of a batch, and records where they are.
+    async fn write(
+        &mut self,
+        run: &Run,
+        target: &Target,
+        staged: &mut StagedReports,
+        batch: Vec<ReportToFetch>,
+        mut fetched: FetchedEntries,
+    ) -> Result<(), ArchiveError> {
+        for (number, report) in batch.iter().enumerate() {
+            if fetched.deleted.contains(&report.report_id) {
+                self.settle(staged, report, &deleted())?;
+                continue;
+            }
+            let writer = &mut self.writer;
+            let count = fetched
+                .groups
+                .for_each_line(number, |line| writer.push(line));
+            let count = count.map_err(|error| self.local(error))?;
+            if count == 0 {
+                let line = EntryLine::no_usage_observed(
+                    target,
+                    &report.report_id,
+                    report.image_id.clone(),
+                    report.creation_time,
+                );
+                let mut bytes = Vec::new();
+                write_line(&mut bytes, &line).map_err(|error| self.local(error))?;
+                self.writer.push(&bytes);
+            }
+            let status = EntriesStatus::Archived {
+                key: self.writer.key().to_owned(),
+                run_id: run.facts.run_id.clone(),
+                count,
+            };
+            self.settle(staged, report, &status)?;
+            run.deadline.send_full_part(&mut self.writer).await?;
+        }
+        self.unsent.set(self.writer.unsent_bytes());
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        staged: &mut StagedReports,
+        report: &ReportToFetch,
+        status: &EntriesStatus,
+    ) -> Result<(), ArchiveError> {
+        let recorded = staged.records().set_entries(&report.key, status);
+        recorded.map_err(|error| self.local(error))
+    }
+
+    fn local(&self, error: io::Error) -> ArchiveError {
+        self.writer.failed(local_storage(error))
+    }
+
+    /// Completes the object with the entries that were fetched; `None` if there were none.
+    ///
+    /// # Errors
+    /// Fails as S3 does.
+    pub(super) async fn finish(
+        mut self,
+        run: &Run,
+    ) -> Result<Option<ArchivedObject>, ArchiveError> {
+        if self.writer.lines() == 0 {
+            return Ok(None);
+        }
+        let key = self.writer.key().to_owned();
+        self.unsent.set(0);
+        let finished = run.deadline.limit_write(self.writer.finish()).await;
+        let finished = finished.map_err(failed("write", &run.bucket, &key))?;
+        finished.map(Some)
+    }
+
+    /// Discards what was fetched. If time runs out, the bucket's lifecycle rule removes the incomplete upload.
+    pub(super) async fn abandon(&mut self, run: &Run) {
+        let _ = run.deadline.limit_write(self.writer.abandon()).await;
+    }
+}
+
+/// The reports whose entries are to be fetched, in the order in which they are.
+#[derive(Default)]
+struct Queue {
+    /// Batches to fetch next, the last one first.
+    first: Vec<Vec<ReportToFetch>>,
+    round: VecDeque<ReportToFetch>,
+    /// Batches to fetch after all others.
+    last: VecDeque<Vec<ReportToFetch>>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.round.is_empty() && self.last.is_empty()
+    }
+
+    /// The next batch; `None` after the last one.
+    fn next(&mut self, batch_size: usize) -> Option<Vec<ReportToFetch>> {
+        if let Some(batch) = self.first.pop() {
+            return Some(batch);
+        }
+        if self.round.is_empty() {
+            return self.last.pop_front();
+        }
+        let size = batch_size.min(self.round.len());
+        Some(self.round.drain(..size).collect())
+    }
+}
+
+/// Divides a batch; the second half comes first.
+fn halves(mut batch: Vec<ReportToFetch>) -> [Vec<ReportToFetch>; 2] {
+    let half = batch.split_off(batch.len() / 2);
+    [half, batch]
+}
+
+fn pending(code: ErrorCode) -> EntriesStatus {
+    EntriesStatus::Pending {
+        code: Some(code.into()),
+    }
+}
+
+fn deleted() -> EntriesStatus {
+    EntriesStatus::Failed {
+        code: ErrorCode::ReportDeleted.into(),
+    }
+}
+
+fn log_not_fetched(run: &Run, target: &Target, failure: &CallFailure) {
+    let Target { account_id, region } = target;
+    tracing::warn!(
+        run_id = %run.facts.run_id, %account_id, %region,
+        error_code = failure.code, error_message = failure.message, request_id = failure.request_id,
+        "entries not fetched: the next run tries again"
+    );
+}
+
+/// The failed calls for a target's entries so far.
+#[derive(Default, Debug)]
+struct Failures {
+    count: u32,
     has_succeeded: bool,
 }
 
-/// Why the entries of some reports did not come.
+/// What follows a failed call for a batch.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct NextBatches {
+    /// Reports whose status is known now.
+    settled: Vec<(ReportToFetch, EntriesStatus)>,
+    /// The batches to fetch next, the last one first.
+    first: Vec<Vec<ReportToFetch>>,
+    /// The batches to fetch after all others.
+    last: Vec<Vec<ReportToFetch>>,
+    /// Whether the target's remaining entries are left to the next run.
+    gives_up: bool,
+}
+
+impl Failures {
+    /// Decides what follows a failed call.
+    ///
+    /// If EC2 does not find a report, those that it names are deleted; if it names none, the batch is
+    /// bisected. Any other failure may be one report's, so the batch is bisected too, after the other
+    /// batches.
+    fn next_step(&mut self, batch: Vec<ReportToFetch>, failure: &CallFailure) -> NextBatches {
+        match failure.kind {
+            FailureKind::NotFound => not_found(batch, &failure.message),
+            FailureKind::Denied | FailureKind::RegionRefused | FailureKind::CredentialsExpired => {
+                NextBatches {
+                    gives_up: true,
+                    ..NextBatches::default()
+                }
+            }
+            _ => {
+                self.count += 1;
+                let most = match self.has_succeeded {
+                    true => MAX_FAILURES,
+                    false => MAX_FIRST_FAILURES,
+                };
+                let mut next = NextBatches {
+                    gives_up: self.count >= most,
+                    ..NextBatches::default()
+                };
+                match batch.len() {
+                    1 => {
+                        let code = failure.code.clone();
+                        next.settled = settle_all(batch, &EntriesStatus::Failed { code });
+                    }
+                    _ => next.last = halves(batch).into(),
+                }
+                next
+            }
+        }
+    }
+}
+
+fn not_found(batch: Vec<ReportToFetch>, message: &str) -> NextBatches {
+    let (named, others): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .partition(|report| is_named(message, &report.report_id));
+    let mut next = NextBatches::default();
+    match (named.is_empty(), others.len()) {
+        (true, 0 | 1) => next.settled = settle_all(others, &deleted()),
+        (true, _) => next.first = halves(others).into(),
+        (false, _) => {
+            next.settled = settle_all(named, &deleted());
+            next.first.extend((!others.is_empty()).then_some(others));
+        }
+    }
+    next
+}
+
+fn settle_all(
+    reports: Vec<ReportToFetch>,
+    status: &EntriesStatus,
+) -> Vec<(ReportToFetch, EntriesStatus)> {
+    let settle = |report| (report, status.clone());
+    reports.into_iter().map(settle).collect()
+}
+
+/// Whether a message names a report, and not only one whose ID begins or ends with it.
+fn is_named(message: &str, report_id: &str) -> bool {
+    let is_part = |character: Option<char>| {
+        character.is_some_and(|character| character.is_alphanumeric() || character == '-')
+    };
+    !report_id.is_empty()
+        && message.match_indices(report_id).any(|(start, id)| {
+            !is_part(message[..start].chars().next_back())
+                && !is_part(message[start + id.len()..].chars().next())
+        })
+}
+
+/// Fetches entries from EC2, until the target's share of the time is up.
+struct EntryFetcher<'a> {
+    run: &'a Run,
+    reports: &'a UsageReports,
+    target: &'a Target,
+    started: Instant,
+}
+
+/// The entries of a batch.
+struct FetchedEntries {
+    groups: EntryGroups,
+    /// The reports that EC2 has deleted in the meantime.
+    deleted: HashSet<String>,
+}
+
+/// Why the entries of a batch were not fetched.
 enum NotFetched {
     /// The target's share of the time is up.
     TimeUp,
-    /// EC2 failed, or an answer made no sense.
+    /// The entries of the batch are too many to be held at once.
+    TooLarge,
+    /// EC2 failed, or its answer made no sense.
     Failed(CallFailure),
 }
 
@@ -112,121 +422,50 @@ impl From<CallFailure> for NotFetched {
     }
 }
 
-impl Fetch<'_> {
-    /// Fetches what there is to fetch, and tells what holds for the reports of which nothing is noted.
-    async fn everything(&mut self, listing: &mut Listing) -> Result<EntriesStatus, ArchiveError> {
-        loop {
-            let round = listing
-                .soonest_unsettled(REPORTS_PER_ROUND)
-                .map_err(|error| self.local_storage(error))?;
-            let mut batches: VecDeque<Vec<Wanted>> = round
-                .chunks(MAX_IDS_PER_CALL)
-                .map(<[Wanted]>::to_vec)
-                .collect();
-            if batches.is_empty() {
-                return Ok(EntriesStatus::Pending { code: None });
-            }
-            while let Some(batch) = batches.pop_front() {
-                let failure = match self.fetch(&batch).await {
-                    Ok((groups, gone)) => {
-                        self.has_succeeded = true;
-                        self.archive_groups(listing, batch, groups, &gone).await?;
-                        continue;
-                    }
-                    Err(NotFetched::TimeUp) => {
-                        return Ok(EntriesStatus::Pending {
-                            code: Some(DEADLINE_EXCEEDED.to_owned()),
-                        });
-                    }
-                    Err(NotFetched::Failed(failure)) => failure,
-                };
-                match failure.kind {
-                    FailureKind::NotFound => {
-                        let (gone, others): (Vec<_>, Vec<_>) = batch
-                            .into_iter()
-                            .partition(|wanted| is_named(&failure.message, &wanted.report_id));
-                        for wanted in &gone {
-                            self.note(listing, wanted, deleted())?;
-                        }
-                        match (gone.is_empty(), others) {
-                            (_, others) if others.is_empty() => {}
-                            (false, others) => batches.push_front(others),
-                            (true, mut others) if others.len() > 1 => {
-                                let half = others.split_off(others.len() / 2);
-                                batches.push_front(half);
-                                batches.push_front(others);
-                            }
-                            (true, others) => {
-                                for wanted in &others {
-                                    self.note(listing, wanted, deleted())?;
-                                }
-                            }
-                        }
-                    }
-                    FailureKind::Denied
-                    | FailureKind::RegionRefused
-                    | FailureKind::CredentialsExpired => return Ok(self.give_up(failure)),
-                    _ => {
-                        self.failures += 1;
-                        let most = match self.has_succeeded {
-                            true => MAX_FAILURES,
-                            false => MAX_FIRST_FAILURES,
-                        };
-                        let mut batch = batch;
-                        if let [wanted] = batch.as_slice() {
-                            let code = failure.code.clone();
-                            self.note(listing, wanted, EntriesStatus::Failed { code })?;
-                        } else {
-                            // One report may spoil the answer for all: by halves, once the others are done.
-                            let half = batch.split_off(batch.len() / 2);
-                            batches.extend([batch, half]);
-                        }
-                        if self.failures >= most {
-                            return Ok(self.give_up(failure));
-                        }
-                    }
-                }
+impl EntryFetcher<'_> {
+    /// The size of a first batch that the target's share of the time is enough for, so that every run gets
+    /// further.
+    fn first_batch_size(&self) -> usize {
+        let share = self.run.deadline.stop_entries_at(self.started) - self.started;
+        let reports = share.as_millis() / FIRST_REPORT_TIME.as_millis();
+        usize::try_from(reports)
+            .unwrap_or(usize::MAX)
+            .clamp(1, MAX_IDS_PER_CALL)
+    }
+
+    async fn fetch(&self, batch: &[ReportToFetch]) -> Result<FetchedEntries, NotFetched> {
+        let ids: Vec<String> = batch.iter().map(|one| one.report_id.clone()).collect();
+        let groups = self.read_pages(&ids).await?;
+        // EC2 may answer for a deleted report as for one without entries; over several pages it may have
+        // been deleted in between.
+        let doubtful: Vec<String> = ids
+            .into_iter()
+            .enumerate()
+            .filter(|(number, _)| groups.pages > 1 || groups.is_empty(*number))
+            .map(|(_, id)| id)
+            .collect();
+        let mut deleted: HashSet<String> = doubtful.iter().cloned().collect();
+        if !doubtful.is_empty() {
+            for available in self.still_available(doubtful).await? {
+                deleted.remove(&available);
             }
         }
+        Ok(FetchedEntries { groups, deleted })
     }
 
-    /// Leaves the rest of the target's entries to the next run.
-    fn give_up(&self, failure: CallFailure) -> EntriesStatus {
-        let CallFailure {
-            code,
-            message: error_message,
-            request_id,
-            kind: _,
-        } = failure;
-        let Target { account_id, region } = self.target;
-        tracing::warn!(
-            run_id = %self.run.facts.run_id, %account_id, %region, error_code = code, error_message, request_id,
-            "entries not fetched: the next run tries again"
-        );
-        EntriesStatus::Failed { code }
-    }
-
-    /// Fetches the entries of some reports, and tells which of the reports are gone.
-    async fn fetch(&self, batch: &[Wanted]) -> Result<(Groups, HashSet<String>), NotFetched> {
-        let ids: Vec<String> = batch
-            .iter()
-            .map(|wanted| wanted.report_id.clone())
-            .collect();
-        let numbers: HashMap<&str, usize> = ids
-            .iter()
-            .enumerate()
-            .map(|(number, id)| (&**id, number))
-            .collect();
-        let mut pages = Pages::new(Some(self.run.page_size));
-        let mut groups = Groups::new(batch.len());
+    async fn read_pages(&self, ids: &[String]) -> Result<EntryGroups, NotFetched> {
+        let numbers = ids.iter().enumerate();
+        let numbers: HashMap<&str, usize> = numbers.map(|(number, id)| (&**id, number)).collect();
+        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
+        let mut groups = EntryGroups::new(ids.len());
         loop {
             let call = self
                 .reports
-                .entries(&ids, pages.max_results(), pages.token());
-            let page = match self.before_stop(call).await {
+                .entries(ids, cursor.max_results(), cursor.token());
+            let page = match self.limit(call).await {
                 Ok(page) => page,
-                Err(NotFetched::Failed(failure)) if pages.start_again_after(&failure) => {
-                    groups = Groups::new(batch.len());
+                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => {
+                    groups = EntryGroups::new(ids.len());
                     continue;
                 }
                 Err(stop) => return Err(stop),
@@ -242,43 +481,29 @@ impl Fetch<'_> {
                 numbered.push((number, EntryLine::new(self.target, &ids[number], entry)));
             }
             groups.add_page(numbered).map_err(local_storage)?;
-            if !pages.turn(page.next_token)? {
-                break;
+            if groups.bytes() > MAX_BATCH_BYTES && ids.len() > 1 {
+                return Err(NotFetched::TooLarge);
+            }
+            if !cursor.advance(page.next_token)? {
+                return Ok(groups);
             }
         }
-        // EC2 may answer for a report that has been deleted as for one without entries; over several pages
-        // it may have been deleted in between.
-        let doubtful: Vec<String> = ids
-            .iter()
-            .enumerate()
-            .filter(|(number, _)| groups.pages > 1 || groups.is_empty(*number))
-            .map(|(_, id)| id.clone())
-            .collect();
-        let mut gone: HashSet<String> = doubtful.iter().cloned().collect();
-        if !doubtful.is_empty() {
-            for listed in self.still_available(doubtful).await? {
-                gone.remove(&listed);
-            }
-        }
-        Ok((groups, gone))
     }
 
-    /// Those of some reports that EC2 lists as available.
+    /// Returns those of some reports that EC2 lists as available.
     async fn still_available(&self, report_ids: Vec<String>) -> Result<Vec<String>, NotFetched> {
         let mut query = ReportQuery {
             report_ids,
             ..ReportQuery::default()
         };
-        let mut pages = Pages::new(Some(self.run.page_size));
+        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
         let mut available = Vec::new();
         loop {
-            query.max_results = pages.max_results();
-            let page = match self
-                .before_stop(self.reports.page(&query, pages.token()))
-                .await
-            {
+            query.max_results = cursor.max_results();
+            let call = self.reports.page(&query, cursor.token());
+            let page = match self.limit(call).await {
                 Ok(page) => page,
-                Err(NotFetched::Failed(failure)) if pages.start_again_after(&failure) => continue,
+                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => continue,
                 Err(stop) => return Err(stop),
             };
             let listed = page.rows.into_iter();
@@ -287,198 +512,30 @@ impl Fetch<'_> {
                     .filter(|report| report.state == Some(ReportState::Available))
                     .filter_map(|report| report.report_id),
             );
-            if !pages.turn(page.next_token)? {
+            if !cursor.advance(page.next_token)? {
                 return Ok(available);
             }
         }
     }
 
-    async fn before_stop<T>(
+    async fn limit<T>(
         &self,
         call: impl Future<Output = Result<T, CallFailure>>,
     ) -> Result<T, NotFetched> {
-        match tokio::time::timeout_at(self.stop_at, call).await {
+        let stop_at = self.run.deadline.stop_entries_at(self.started);
+        match tokio::time::timeout_at(stop_at, call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(NotFetched::TimeUp),
         }
-    }
-
-    async fn archive_groups(
-        &mut self,
-        listing: &mut Listing,
-        batch: Vec<Wanted>,
-        mut groups: Groups,
-        gone: &HashSet<String>,
-    ) -> Result<(), ArchiveError> {
-        for (number, wanted) in batch.iter().enumerate() {
-            if gone.contains(&wanted.report_id) {
-                self.note(listing, wanted, deleted())?;
-                continue;
-            }
-            let writer = &mut self.writer;
-            let count = groups.each_line(number, |line| writer.push(line));
-            let count = count.map_err(|error| self.local_storage(error))?;
-            if count == 0 {
-                let line = EntryLine::no_usage_observed(
-                    self.target,
-                    &wanted.report_id,
-                    wanted.image_id.clone(),
-                    wanted.creation_time,
-                );
-                let line = json_line(&line).map_err(|error| self.local_storage(error))?;
-                self.writer.push(&line);
-            }
-            let status = EntriesStatus::Archived {
-                key: self.key.clone(),
-                run_id: self.run.facts.run_id.clone(),
-                count,
-            };
-            self.note(listing, wanted, status)?;
-            self.run.send_full_part(&mut self.writer).await?;
-        }
-        self.unsent.set(self.writer.unsent_bytes());
-        Ok(())
-    }
-
-    /// Finishes the object, if there is anything in it.
-    async fn finish(self, listing: &mut Listing) -> Result<Option<ArchivedObject>, ArchiveError> {
-        let Self {
-            run,
-            bucket,
-            target,
-            writer,
-            key,
-            ..
-        } = self;
-        if writer.lines() == 0 {
-            return Ok(None);
-        }
-        let written = run
-            .before_publishing(writer.finish(&Vec::new()))
-            .await
-            .map_err(failed("write", bucket, &key))??;
-        match written {
-            Written::Archived(object) => Ok(Some(object)),
-            // Another try of the run has archived entries under the key, and its object stays: what it
-            // holds is archived, and what it doesn't hold isn't.
-            Written::Taken(_) => {
-                listing.notes().forget_entries_in(&key);
-                let run_id = &run.facts.run_id;
-                let object = read_back::entries(bucket, &key, target, run_id, listing).await?;
-                Ok(Some(object))
-            }
-        }
-    }
-
-    fn note(
-        &self,
-        listing: &mut Listing,
-        wanted: &Wanted,
-        status: EntriesStatus,
-    ) -> Result<(), ArchiveError> {
-        let noted = listing.notes().settle_entries(&wanted.key, &status);
-        noted.map_err(|error| self.local_storage(error))
-    }
-
-    fn local_storage(&self, error: io::Error) -> ArchiveError {
-        failed("write", self.bucket, &self.key)(local_storage(error))
-    }
-}
-
-/// The code of what had no time left.
-pub(crate) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-
-fn deleted() -> EntriesStatus {
-    EntriesStatus::Failed {
-        code: "ReportDeleted".to_owned(),
     }
 }
 
 fn stray(entry: &UsageEntry) -> CallFailure {
     let of = match &entry.report_id {
-        Some(id) => format!("the report `{id}`, which was not asked for"),
+        Some(id) => format!("the report `{id}`, which was not requested"),
         None => "no report".to_owned(),
     };
-    CallFailure {
-        code: "MalformedResponse".to_owned(),
-        message: format!("EC2 gave an entry of {of}"),
-        request_id: None,
-        kind: FailureKind::Transient,
-    }
-}
-
-/// Whether a message names a report, and not only one whose ID starts or ends like it.
-fn is_named(message: &str, report_id: &str) -> bool {
-    let is_part = |character: Option<char>| {
-        character.is_some_and(|character| character.is_alphanumeric() || character == '-')
-    };
-    !report_id.is_empty()
-        && message.match_indices(report_id).any(|(start, id)| {
-            !is_part(message[..start].chars().next_back())
-                && !is_part(message[start + id.len()..].chars().next())
-        })
-}
-
-fn json_line(line: &EntryLine) -> io::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(line)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-/// The entries of some reports, in whatever order EC2 gives them, put together by report.
-struct Groups {
-    file: SpooledTempFile,
-    bytes: u64,
-    /// Where each report's lines lie.
-    pieces: Vec<Vec<(u64, usize)>>,
-    pages: u64,
-}
-
-impl Groups {
-    fn new(reports: usize) -> Self {
-        Self {
-            file: SpooledTempFile::new(GROUPS_BYTES_IN_MEMORY),
-            bytes: 0,
-            pieces: vec![Vec::new(); reports],
-            pages: 0,
-        }
-    }
-
-    fn add_page(&mut self, mut entries: Vec<(usize, EntryLine)>) -> io::Result<()> {
-        self.pages += 1;
-        entries.sort_by_key(|(number, _)| *number);
-        for group in entries.chunk_by(|(a, _), (b, _)| a == b) {
-            let mut lines = Vec::new();
-            for (_, entry) in group {
-                lines.extend(json_line(entry)?);
-            }
-            self.file.write_all(&lines)?;
-            self.pieces[group[0].0].push((self.bytes, lines.len()));
-            self.bytes += lines.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn is_empty(&self, number: usize) -> bool {
-        self.pieces[number].is_empty()
-    }
-
-    /// Gives a report's lines, each once, and their count: EC2 may give an entry on two pages.
-    fn each_line(&mut self, number: usize, mut give: impl FnMut(&[u8])) -> io::Result<u64> {
-        let mut seen = HashSet::new();
-        let mut lines = Vec::new();
-        for &(start, bytes) in &self.pieces[number] {
-            lines.resize(bytes, 0);
-            self.file.seek(SeekFrom::Start(start))?;
-            self.file.read_exact(&mut lines)?;
-            for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                if seen.insert(line.to_vec()) {
-                    give(line);
-                }
-            }
-        }
-        Ok(seen.len() as u64)
-    }
+    CallFailure::malformed(format!("EC2 returned an entry of {of}"))
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use image_usage_archive::aws::{CallFailure, FailureKind};
 
 /// A listing under way.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct PageCursor {
     max_results: Option<u32>,
     token: Option<String>,
     token_loop: TokenLoop,
     restarted: bool,
 }
 
-impl Pages {
+impl PageCursor {
     /// Starts a listing; `max_results` rows are asked for in one call, `None` leaves it to EC2.
     pub(crate) fn new(max_results: Option<u32>) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Pages {
 
     /// Starts the listing again where that mends the failure: once for a token that has run out, and once
     /// for a page size that EC2 doesn't take. All rows come again then.
-    pub(crate) fn start_again_after(&mut self, failure: &CallFailure) -> bool {
+    pub(crate) fn restart_after(&mut self, failure: &CallFailure) -> bool {
         let mends = match failure.kind {
             FailureKind::TokenRefused => {
                 self.token.is_some() && !std::mem::replace(&mut self.restarted, true)
@@ -55,7 +55,7 @@ impl Pages {
     ///
     /// # Errors
     /// Fails when the token has been given before: the listing has no end.
-    pub(crate) fn turn(&mut self, next: Option<String>) -> Result<bool, CallFailure> {
+    pub(crate) fn advance(&mut self, next: Option<String>) -> Result<bool, CallFailure> {
         if let Some(next) = &next
             && self.token_loop.closes_at(self.token.as_deref(), next)
         {

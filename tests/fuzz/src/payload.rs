@@ -12,7 +12,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<Value>(bytes) else {
         return;
     };
-    match Request::from_payload(payload) {
+    match Request::from_payload(payload, "2026-11-22T06:00:05Z".parse().unwrap()) {
         Ok(request) => check_request(&request),
         Err(refusal) => check_refusal(&refusal),
     }

@@ -74,6 +74,14 @@ impl CallFailure {
         }
     }
 
+    /// Whether an object is there and cannot be read, now and later: access or its KMS key is denied, or it is
+    /// in Glacier.
+    pub fn is_unreadable(&self) -> bool {
+        self.kind == FailureKind::Denied
+            || self.code == "InvalidObjectState"
+            || self.code.starts_with("KMS.")
+    }
+
     /// A response that a healthy service would not send.
     pub fn malformed(message: String) -> Self {
         Self::own(
@@ -94,10 +102,26 @@ impl From<CallFailure> for TargetError {
         } = failure;
         Self {
             code,
-            message,
+            message: without_blobs(&message),
             request_id,
         }
     }
+}
+
+/// A longer word in a message is a blob, such as an encoded authorization message of 1 to 2 KB: thousands of
+/// them would make an answer larger than Lambda accepts. The request ID leads to the whole message.
+const MAX_WORD_CHARACTERS: usize = 200;
+
+/// Cuts long words in a message.
+fn without_blobs(message: &str) -> String {
+    let cut = |word: &str| match word.chars().count() {
+        0..=MAX_WORD_CHARACTERS => word.to_owned(),
+        length => {
+            let start: String = word.chars().take(32).collect();
+            format!("{start}… ({length} characters)")
+        }
+    };
+    message.split(' ').map(cut).collect::<Vec<_>>().join(" ")
 }
 
 impl<E> From<SdkError<E, HttpResponse>> for CallFailure
@@ -182,7 +206,8 @@ fn kind_of(code: &str, message: &str, status: u16) -> FailureKind {
         }
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
-        "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion" => FailureKind::NotFound,
+        // S3 answers `NotFound` where an answer has no body.
+        "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion" | "NotFound" => FailureKind::NotFound,
         // EC2's codes name the thing: `InvalidImageUsageReportId.NotFound`.
         _ if code.ends_with(".NotFound") => FailureKind::NotFound,
         "RequestExpired" | "ExpiredToken" | "ExpiredTokenException" => {
@@ -220,4 +245,22 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         let _ = write!(text, ": {cause}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoded_authorization_message_is_cut_and_every_other_word_is_kept() {
+        let blob = "x".repeat(1_500);
+        let message = format!("You are not authorized. Encoded message: {blob} end");
+        let expected = format!(
+            "You are not authorized. Encoded message: {}… (1500 characters) end",
+            "x".repeat(32)
+        );
+        assert_eq!(without_blobs(&message), expected);
+        let arn = "arn:aws:iam::111122223333:role/".to_owned() + &"r".repeat(128);
+        assert_eq!(without_blobs(&arn), arn);
+    }
 }

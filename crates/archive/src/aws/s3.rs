@@ -15,6 +15,7 @@ use super::client::{CALL_TIMEOUT, retry_partition};
 use super::failure::{CallFailure, FailureKind};
 use super::retry::RetryBrokenResponses;
 use super::token_cycle::TokenCycle;
+use super::write_headers::WriteHeaders;
 use super::xml_guard::RejectBrokenXml;
 use crate::domain::error_code::ErrorCode;
 
@@ -23,6 +24,7 @@ use crate::domain::error_code::ErrorCode;
 pub struct Bucket {
     client: Client,
     name: String,
+    write_headers: WriteHeaders,
 }
 
 /// An object as it was read.
@@ -127,6 +129,15 @@ impl Bucket {
         Self {
             client: Client::from_conf(config),
             name: name.to_owned(),
+            write_headers: WriteHeaders::default(),
+        }
+    }
+
+    /// Sends headers with every write, for a bucket whose policy demands them.
+    pub fn with_write_headers(self, write_headers: WriteHeaders) -> Self {
+        Self {
+            write_headers,
+            ..self
         }
     }
 
@@ -220,6 +231,19 @@ impl Bucket {
         }))
     }
 
+    /// Returns whether there is an object, without reading it.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn exists(&self, key: &str) -> Result<bool, CallFailure> {
+        let request = self.client.head_object().bucket(&self.name).key(key);
+        match request.send().boxed().await.map_err(CallFailure::from) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind == FailureKind::NotFound => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Lists every key that starts with the prefix, with the object's size in bytes.
     ///
     /// # Errors
@@ -293,6 +317,9 @@ impl Bucket {
             // Named too: S3 takes nothing into a bucket with Object Lock without it.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
             .body(ByteStream::from(object.bytes))
@@ -314,6 +341,9 @@ impl Bucket {
             .key(key)
             .content_type(content_type)
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .send()
             .boxed()
             .await?;

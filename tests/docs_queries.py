@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Runs the queries of README.md on the archive that the demo left, and compares the names it uses.
+"""Runs the queries of the documentation on the demo's archive, and checks the names it uses.
 
-    tests/demo && python tests/readme_queries.py
+    tests/demo.py && .tools/python/bin/python tests/docs_queries.py [FILE...]
 
-Every block whose opening fence ends in `checked` is run where a user would run it, and what it prints
-is compared with what this script reads in the archive by itself. The first line of a block, a comment,
-says what it is for; a block that this script does not know is an error. The SQL is run twice: as it is,
-and translated from Athena's to DuckDB's, on tables made of the columns in template.yaml. Each query is also
-run on an archive in which a try died, and on one without any report. Ends with status 1 if anything differs.
+The files are README.md and docs/*.md unless others are given.
+
+Every block whose opening fence ends in `checked` runs where a user would run it. Its result is compared
+with what this script reads from the archive on its own. The first line of a block is a comment that says
+what the block is for; a block that this script does not know is an error. SQL runs twice: as it is, and
+translated from Athena's dialect to DuckDB's, on tables with the columns of template.yaml. Each query also
+runs on an archive with the objects of an interrupted attempt, and on one without any report. The exit
+status is 1 if anything differs.
 """
 
 import gzip
@@ -29,27 +32,30 @@ import yaml
 from sqlglot import exp
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+FILES = [Path(name).resolve() for name in sys.argv[1:]] or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {path: path.read_text() for path in FILES}
+# What is checked without regard to the file that it is in.
+ALL_TEXT = "\n".join(TEXTS.values())
 ARCHIVE = ROOT / ".demo" / "s3" / "image-usage-demo"
 LATEST = "image-usage/v1/latest.json"
-IMAGE = re.search(r"image_id = '(ami-\w+)'", README)[1]
+IMAGE = re.search(r"image_id = '(ami-\w+)'", ALL_TEXT)[1]
 
 failures = []
 
 
-def check(what, given, wanted):
-    if given != wanted:
-        failures.append(f"{what}\n  given:  {given!r:.2000}\n  wanted: {wanted!r:.2000}")
+def check(what, found, expected):
+    if found != expected:
+        failures.append(f"{what}\n  found:    {found!r:.2000}\n  expected: {expected!r:.2000}")
 
 
 def blocks(mark="checked"):
-    """The runnable blocks as (language, title, text)."""
-    for language, text in re.findall(rf"^```(\w+) {mark}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+    """Yields the runnable blocks as (language, title, text)."""
+    for language, text in re.findall(rf"^```(\w+) {mark}\n(.*?)^```$", ALL_TEXT, re.MULTILINE | re.DOTALL):
         yield language, text.splitlines()[0].lstrip("#- "), text
 
 
 class Archive:
-    """What a query may find, read without jq and without DuckDB."""
+    """The content of an archive, read without jq and without DuckDB."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -60,7 +66,7 @@ class Archive:
         snapshots = [json.loads(path.read_text()) for path in folder.glob("image-usage/v1/snapshots/*/*.json")]
         self.runs = sorted(snapshots, key=lambda snapshot: snapshot["run_id"])
         paths = sorted(folder.glob("image-usage/v1/entries/**/*.gz"))
-        # A line that is there twice is one entry.
+        # A line that appears twice is one entry.
         self.entries = list({line: json.loads(line) for path in paths for line in lines(path)}.values())
 
     def reports_of(self, snapshot):
@@ -69,19 +75,20 @@ class Archive:
                 yield from map(json.loads, lines(self.folder / target["object"]["key"]))
 
     def history(self):
-        """Every report of every run, with the run."""
+        """Yields every report of every run, with the run."""
         for run in self.runs:
             yield from ((run, report) for report in self.reports_of(run))
 
-    def with_a_try_that_died(self, folder):
-        """The same archive, and the objects of a try that did not come to its snapshot."""
+    def with_an_interrupted_attempt(self, folder):
+        """Returns a copy of the archive with the objects of an attempt that wrote no snapshot."""
         shutil.copytree(self.folder / "image-usage", folder / "image-usage")
         for archived in self.objects:
-            shutil.copy(folder / archived["key"], folder / archived["key"].replace(".jsonl.gz", "-died.jsonl.gz"))
+            left_over = re.sub(r"(\.[0-9a-f]{8})?\.jsonl\.gz$", ".0123abcd.jsonl.gz", archived["key"])
+            shutil.copy(folder / archived["key"], folder / left_over)
         return Archive(folder)
 
     def without_reports(self, folder):
-        """The same run over targets that are all complete and hold nothing, with nothing before it."""
+        """Returns an archive with one run, whose targets are complete and have no reports."""
         complete = [target for target in self.targets if target["object"]]
         for target in complete:
             key = target["object"]["key"]
@@ -104,13 +111,13 @@ def lines(path):
 
 
 def moment(text):
-    """A time as DuckDB gives it: without a zone, and meant as UTC."""
+    """Returns a time as DuckDB does: in UTC, without a time zone."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=None) if text else None
 
 
 def expiring(archive):
-    members = ("expiration_time", "account_id", "region", "report_id", "image_id")
-    reports = [[report[name] for name in members] for report in archive.reports if "expiring" in report["findings"]]
+    fields = ("expiration_time", "account_id", "region", "report_id", "image_id")
+    reports = [[report[name] for name in fields] for report in archive.reports if "expiring" in report["findings"]]
     return sorted(reports, key=lambda report: (moment(report[0]), report[3]))
 
 
@@ -157,7 +164,7 @@ def over_time(archive):
 
 
 def last_seen(archive):
-    """Each report with the last run that has it, by account, Region and ID."""
+    """Returns each report with the last run that has it, by account, Region and ID."""
     return {(r["account_id"], r["region"], r["report_id"]): (run, r) for run, r in archive.history()}
 
 
@@ -239,7 +246,7 @@ VIEWS = "The views that the queries use, in DuckDB"
 VIEW_OF_ENTRIES = "The view of the entries, in DuckDB; it fails while the archive has none"
 OF_ENTRIES = "Who uses this AMI, and since when"
 
-# What each block prints, or what its last statement gives.
+# What each block prints, or the rows of its last statement.
 EXPECTED = {
     "Which reports are about to be lost, and why their entries are not archived": lambda archive: tab_separated(
         unarchived(archive)
@@ -271,7 +278,7 @@ EXPECTED = {
 
 
 class Template(yaml.SafeLoader):
-    """Reads a template of CloudFormation, and of its functions only what they are given."""
+    """Reads a CloudFormation template. Of a function call, it keeps the arguments."""
 
 
 Template.add_multi_constructor(
@@ -287,14 +294,14 @@ Template.add_multi_constructor(
 
 
 def make_tables(database):
-    """Makes the template's tables of Glue as views of DuckDB, over the same objects."""
+    """Creates DuckDB views that correspond to the Glue tables of the template."""
     resources = yaml.load((ROOT / "template.yaml").read_text(), Template)["Resources"].values()
     for table in (r["Properties"]["TableInput"] for r in resources if r["Type"] == "AWS::Glue::Table"):
         storage = table["StorageDescriptor"]
         files = storage["Location"][0].replace("s3://${Bucket}/${ArchivePrefix}", "image-usage/") + "dt=*/**"
         types = {c["Name"]: exp.DataType.build(c["Type"], "hive").sql("duckdb") for c in storage["Columns"]}
         if database.execute("SELECT count(*) FROM glob(?)", [files]).fetchone() == (0,):
-            # Where DuckDB finds no file, Athena finds a table without lines.
+            # DuckDB fails if there is no file; Athena returns no rows.
             columns = ", ".join(f'"{name}" {kind}' for name, kind in {**types, "dt": "TEXT", "$path": "TEXT"}.items())
             database.execute(f"CREATE TABLE {table['Name']} ({columns})")
             continue
@@ -309,9 +316,9 @@ def make_tables(database):
 
 
 def from_athena(text):
-    """Translates statements of Athena's to DuckDB's."""
+    """Translates statements from Athena's dialect to DuckDB's."""
     for statement in sqlglot.parse(text, read="athena"):
-        # Athena makes columns of a row's members; DuckDB does so only in a SELECT.
+        # Athena expands the fields of a row to columns; DuckDB does so only in a SELECT.
         for unnest in list(statement.find_all(exp.Unnest)):
             alias = unnest.args["alias"]
             unnest.set("alias", None)
@@ -339,104 +346,154 @@ def run_sql(text, database):
 
 
 def run_blocks(archive, kind):
-    """Runs every block on an archive, and returns how many were run."""
-    # The queries name their files as a user's shell would find them.
+    """Runs every block on an archive, and returns how many queries ran."""
+    # The queries name their files relative to the bucket's root.
     os.chdir(archive.folder)
     database, athena = duckdb.connect(), duckdb.connect()
-    # Athena's times are UTC everywhere.
+    # In Athena, every time is in UTC.
     athena.execute("SET TimeZone = 'UTC'")
     make_tables(athena)
     for _, title, text in blocks("athena"):
-        check(f"{title} ({kind})", run_sql("; ".join(from_athena(text)), athena), [])
-    has_jq = shutil.which("jq") is not None
-    run = 0
+        check(f"{title} ({kind})", run_in_athena(text, athena), [])
+    count = 0
     for language, title, text in blocks():
         if title not in EXPECTED:
-            failures.append(f"no check is known for the block `{title}`")
-            continue
-        if language == "sh" and not has_jq:
-            print(f"SKIPPED, because jq is not installed: {title}")
-            continue
-        given = run_shell(text) if language == "sh" else run_sql(text, database)
-        wanted = EXPECTED[title](archive)
-        if title in (VIEW_OF_ENTRIES, OF_ENTRIES) and not archive.entries:
-            check(f"{title} ({kind}) fails", isinstance(given, str), True)
+            failures.append(f"this script has no check for the block `{title}`")
+        elif language == "sh":
+            count += run_shell_block(archive, kind, title, text)
         else:
-            check(f"{title} ({kind})", given, wanted)
-        if language == "sql" and title not in (VIEWS, VIEW_OF_ENTRIES):
-            check(f"{title} ({kind}, as in Athena)", run_sql("; ".join(from_athena(text)), athena), wanted)
-            run += 1
-        run += 1
-    return run
+            count += run_sql_block(archive, kind, title, text, database, athena)
+    return count
+
+
+def run_shell_block(archive, kind, title, text):
+    if shutil.which("jq") is None:
+        print(f"SKIPPED, because jq is not installed: {title}")
+        return 0
+    check(f"{title} ({kind})", run_shell(text), EXPECTED[title](archive))
+    return 1
+
+
+def run_sql_block(archive, kind, title, text, database, athena):
+    found, expected = run_sql(text, database), EXPECTED[title](archive)
+    if title in (VIEW_OF_ENTRIES, OF_ENTRIES) and not archive.entries:
+        check(f"{title} ({kind}) fails", isinstance(found, str), True)
+    else:
+        check(f"{title} ({kind})", found, expected)
+    if title in (VIEWS, VIEW_OF_ENTRIES):
+        return 1
+    check(f"{title} ({kind}, as in Athena)", run_in_athena(text, athena), expected)
+    return 2
+
+
+def run_in_athena(text, athena):
+    return run_sql("; ".join(from_athena(text)), athena)
 
 
 def check_expectations(archive):
-    """A query that finds nothing in the demo's archive would prove nothing."""
+    """Checks that every query has a result in the demo's archive: otherwise running it would prove nothing."""
     for title, expected in EXPECTED.items():
         if title not in (VIEWS, VIEW_OF_ENTRIES):
-            check(f"the demo's archive has something for `{title}`", bool(expected(archive)), True)
-    check("the blocks of the README", sorted(title for _, title, _ in blocks()), sorted(EXPECTED))
+            check(f"the demo's archive has a result for `{title}`", bool(expected(archive)), True)
+    check("the documented queries", sorted(title for _, title, _ in blocks()), sorted(EXPECTED))
 
 
-def check_excerpt(archive):
-    """The excerpt names members of a snapshot only, and the lines are like the archive's."""
-    excerpt = re.search(r"^```json\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1]
+def check_excerpts(archive):
+    """Checks that excerpts of a snapshot or of lines have the fields of the archive."""
     written = json.dumps(archive.snapshot)
-    for name in re.findall(r'"(\w+)":', excerpt):
-        check(f"the snapshot has the excerpt's member `{name}`", f'"{name}":' in written, True)
-    members = [list(archive.reports[0]), list(archive.entries[0])]
-    for line in re.findall(r'^{"account_id".*}$', README, re.MULTILINE):
-        check(f"an archived line has the members of {line:.60}…", list(json.loads(line.replace(",…", ""))) in members, True)
+    excerpts = re.findall(r"^```json\n(.*?)^```$", ALL_TEXT, re.MULTILINE | re.DOTALL)
+    excerpts = [excerpt for excerpt in excerpts if '"schema_version"' in excerpt]
+    check("there is an excerpt of a snapshot", bool(excerpts), True)
+    for name in re.findall(r'"(\w+)":', "".join(excerpts)):
+        check(f"the snapshot has the excerpt's field `{name}`", f'"{name}":' in written, True)
+    fields = [list(archive.reports[0]), list(archive.entries[0])]
+    for line in re.findall(r'^{"account_id".*}$', ALL_TEXT, re.MULTILINE):
+        check(f"an archived line has the fields of {line:.60}…", list(json.loads(line.replace(",…", ""))) in fields, True)
+
+
+def rust_files():
+    return sorted(path for folder in ("src", "crates") for path in (ROOT / folder).rglob("*.rs"))
+
+
+def declared_in(declaration, pattern):
+    """Returns the names that match in the Rust file with the declaration. Reports it if there are none."""
+    texts = [text for text in map(Path.read_text, rust_files()) if re.search(declaration, text)]
+    found = [name for text in texts for name in re.findall(pattern, text)]
+    check(f"the file with `{declaration}` has names", bool(found), True)
+    return found
+
+
+def error_codes():
+    """Returns the codes of the auditor's own errors, and the errors that the function returns."""
+    declared = ROOT / "crates" / "archive" / "src" / "domain" / "error_code.rs"
+    if declared.exists():
+        texts = [declared.read_text(), *(t for t in map(Path.read_text, rust_files()) if "pub enum RunError" in t)]
+        return {code for text in texts for code in re.findall(r'=> "([A-Z]\w+)"', text)}
+    pattern = r'(?:code: |own\(|: &str = |: &\'static str = )"([A-Z][a-z]+[A-Z]\w+)"'
+    codes = {code for path in rust_files() for code in re.findall(pattern, path.read_text())}
+    codes.update(declared_in(r"pub enum RunError\b", r'=> "([A-Z]\w+)"'))
+    return codes - {"DescribeImageUsageReportsResponse", "ImageUsageAuditor"}
+
+
+def named_in_template(pattern, name="template.yaml"):
+    found = re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE)
+    check(f"{name} has names", bool(found), True)
+    return found
 
 
 def check_names():
-    """What has a name in the code or the template stands in the README under that name."""
-
-    def names(path, pattern):
-        found = re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE)
-        check(f"{path} has names", bool(found), True)
-        return found
-
+    """Checks that the documentation has every name that the code or the template makes public."""
     template = (ROOT / "template.yaml").read_text()
     parameters = re.search(r"^Parameters:\n(.*?)^\w", template, re.MULTILINE | re.DOTALL)[1]
-    settings = set(names("src/settings.rs", r'"(AUDITOR_\w+)"'))
+    settings = set(declared_in(r"pub struct Settings\b", r'"(AUDITOR_\w+)"'))
+    codes = error_codes()
+    check("the code has error codes", bool(codes), True)
     expected = {
         *settings,
+        *codes,
         *re.findall(r"^  (\w+):$", parameters, re.MULTILINE),
-        *names("template.yaml", r"^  (\w+Alarm):$"),
-        *names("template.yaml", r"(?:- |Action: )((?:ec2|kms|logs|organizations|s3|sqs|sts):[A-Z]\w+)"),
-        *names("member-role.yaml", r"- (ec2:\w+)"),
-        *names("src/metrics.rs", r'\("([A-Z]\w+)", '),
-        *names("src/findings.rs", r'Self::\w+ => "(\w+)"'),
-        *names("src/run.rs", r'=> "([A-Z]\w+)"'),
-        *(
-            code
-            for path in (ROOT / "src").rglob("*.rs")
-            for code in re.findall(r'(?:code: |own\(|: &str = |: &\'static str = )"([A-Z][a-z]+[A-Z]\w+)"', path.read_text())
-        ),
-    } - {"DescribeImageUsageReportsResponse", "ImageUsageAuditor"}
-    quoted = set(re.findall(r"`([^`\n]+)`", README))
-    check("names that the README leaves out", sorted(expected - quoted), [])
-    check("settings that the code doesn't have", sorted(set(re.findall(r"AUDITOR_[A-Z_]+", README)) - settings), [])
-    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", README):
-        check(f"{target}, which the README links to, exists", (ROOT / target).exists(), True)
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+        *named_in_template(r"^  (\w+Alarm):$"),
+        *named_in_template(r"(?:- |Action: )((?:ec2|kms|logs|organizations|s3|sqs|sts):[A-Z]\w+)"),
+        *named_in_template(r"- (ec2:\w+)", "member-role.yaml"),
+        *declared_in(r'"ReportsAudited"', r'\("([A-Z]\w+)", '),
+        *declared_in(r"pub enum FindingKind\b", r'Self::\w+ => "(\w+)"'),
+    }
+    quoted = set(re.findall(r"`([^`\n]+)`", ALL_TEXT))
+    check("names that are not documented", sorted(expected - quoted), [])
+    documented = set(re.findall(r"AUDITOR_[A-Z_]+", ALL_TEXT))
+    check("documented settings that do not exist", sorted(documented - settings), [])
+
+
+def anchors_of(text):
+    """Returns the anchors of the headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
-        check(f"the heading #{anchor}, which the README links to, exists", anchor in anchors, True)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def check_links():
+    """Checks that the files and headings that the documentation links to exist."""
+    for path, text in TEXTS.items():
+        for link in re.findall(r"""(?:\]\(|(?:src|href)=")(?!https?:|mailto:)([^)"\s]+)""", text):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            check(f"{link}, which {path.name} links to, exists", target.exists(), True)
+            if anchor and target.suffix == ".md" and target.exists():
+                is_there = anchor in anchors_of(target.read_text())
+                check(f"the heading {link}, which {path.name} links to, exists", is_there, True)
 
 
 def main():
     if not (ARCHIVE / LATEST).exists():
-        sys.exit("readme_queries: there is no archive of a demo run: run `make demo` first")
+        sys.exit("docs_queries: there is no archive of the demo: run `make demo` first")
     archive = Archive(ARCHIVE)
     check_expectations(archive)
-    check_excerpt(archive)
+    check_excerpts(archive)
     check_names()
-    run = run_blocks(archive, "the demo's archive")
+    check_links()
+    count = run_blocks(archive, "the demo's archive")
     others = {
-        "an archive with a try that died": Archive.with_a_try_that_died,
+        "an archive with an interrupted attempt": Archive.with_an_interrupted_attempt,
         "an archive without reports": Archive.without_reports,
     }
     for kind, made in others.items():
@@ -444,10 +501,10 @@ def main():
             run_blocks(made(archive, Path(folder).resolve()), kind)
             os.chdir(ROOT)
     for failure in failures:
-        print(f"readme_queries: {failure}", file=sys.stderr)
+        print(f"docs_queries: {failure}", file=sys.stderr)
     if failures:
         sys.exit(1)
-    print(f"README: {run} queries run on {1 + len(others)} archives, every result as expected")
+    print(f"{len(FILES)} files: {count} queries ran on {1 + len(others)} archives, every result as expected")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+//! What real accounts and organizations do, and other tools stumble over.
+
+use std::collections::BTreeMap;
+use std::time::Duration as Wait;
+
+use image_usage_auditor::audit::{Answer, Auditor, Summary};
+use local_aws::{Entry, Fault, FaultKind, LocalAws, Report, When};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use crate::harness::{
+    ACCOUNT, Archive, BUCKET, auditor, event_at, healthy_reports, invocation_at, local_aws, now,
+    report, run_at, scheduled_event, target, text, will_be_harmed, world,
+};
+
+const LISTING: &str = "DescribeImageUsageReports";
+const ENTRIES: &str = "DescribeImageUsageReportEntries";
+const REGION: &str = "us-east-1";
+
+/// A healthy report with so many entries.
+fn used(id: &str, entries: usize) -> Report {
+    let entry = |place: usize| Entry {
+        account_id: Some(format!("{:012}", 444_455_556_666 + place)),
+        resource_type: Some("ec2:Instance".to_owned()),
+        usage_count: Some(1),
+    };
+    Report {
+        entries: (0..entries).map(entry).collect(),
+        ..report(id)
+    }
+}
+
+async fn run_within(auditor: &Auditor, time: OffsetDateTime, time_left: Wait) -> Summary {
+    let mut invocation = invocation_at(time);
+    invocation.time_left = Some(time_left);
+    match auditor.handle(event_at(time), invocation).await.unwrap() {
+        Answer::Summary(summary) => *summary,
+        Answer::Preflight(_) => panic!("a run was asked for"),
+    }
+}
+
+/// How many reports of a target have their entries in the archive.
+fn archived_entries(archive: &Archive, snapshot: &Value, region: &str) -> usize {
+    let key = text(&target(snapshot, region)["object"]["key"]);
+    let lines = archive.lines(key);
+    let is_archived = |line: &&Value| line["entries"]["status"] == "archived";
+    lines.iter().filter(is_archived).count()
+}
+
+/// How often each report's entries were fetched, over all runs of an archive.
+fn fetched(archive: &Archive) -> BTreeMap<String, usize> {
+    let mut fetched = BTreeMap::new();
+    for key in archive.objects().into_keys() {
+        if key.contains("/entries/") {
+            let lines = archive.lines(&key);
+            let ids = lines.iter().map(|line| text(&line["report_id"]).to_owned());
+            let ids: std::collections::BTreeSet<String> = ids.collect();
+            ids.into_iter()
+                .for_each(|id| *fetched.entry(id).or_default() += 1);
+        }
+    }
+    fetched
+}
+
+#[tokio::test]
+async fn entries_that_do_not_fit_into_a_run_get_further_in_every_run() {
+    let regions = ["ap-southeast-2", "eu-west-1", REGION];
+    let world = world(&regions);
+    // The heavy target comes first, the others turn out empty.
+    let heavy = regions[0];
+    let reports = (0..100).map(|number| used(&format!("amiur-{number:03}"), 60));
+    world.put_reports(ACCOUNT, heavy, reports);
+    let aws = local_aws(&world).await;
+    for operation in [LISTING, ENTRIES] {
+        let slow = FaultKind::Latency { milliseconds: 200 };
+        aws.faults().add(Fault::new(slow).on(operation));
+    }
+    let variables = [
+        ("AUDITOR_REGIONS", "all"),
+        ("AUDITOR_PAGE_SIZE", "500"),
+        ("AUDITOR_MAX_CONCURRENT_TARGETS", "1"),
+    ];
+    let auditor = auditor(&aws, &variables).await;
+    let archive = Archive::of(&aws);
+    let mut before = 0;
+    for day in 0..12 {
+        let time = now() + Duration::days(day);
+        world.clock().set(time);
+        let summary = run_within(&auditor, time, Wait::from_millis(3_200)).await;
+        let snapshot = archive.snapshot(&summary);
+        archive.check(&snapshot, &world);
+        assert_eq!(snapshot["status"], "complete");
+        let now = archived_entries(&archive, &snapshot, heavy);
+        assert!(now > before, "day {day}: {now} after {before}");
+        before = now;
+        if now == 100 {
+            assert!(fetched(&archive).values().all(|&times| times == 1));
+            return;
+        }
+    }
+    panic!("only {before} of 100 reports have their entries archived after 12 days");
+}
+
+#[tokio::test]
+async fn an_entries_object_that_is_lost_is_fetched_again_while_ec2_still_has_it() {
+    let world = world(&[REGION]);
+    world.put_reports(ACCOUNT, REGION, [used("amiur-1", 3), used("amiur-2", 0)]);
+    let mut aws = local_aws(&world).await;
+    will_be_harmed(&mut aws);
+    let auditor = auditor(&aws, &[]).await;
+    let archive = Archive::of(&aws);
+    let first = run_at(&auditor, now()).await.unwrap();
+    let snapshot = archive.snapshot(&first);
+    let lost = text(&target(&snapshot, REGION)["entries_object"]["key"]).to_owned();
+    std::fs::remove_file(aws.archive_root().join(BUCKET).join(&lost)).unwrap();
+
+    let next_day = now() + Duration::DAY;
+    let second = run_at(&auditor, next_day).await.unwrap();
+    let snapshot = archive.snapshot(&second);
+    archive.check(&snapshot, &world);
+    assert_eq!(snapshot["counts"]["entries"]["archived"], 2);
+    assert_eq!(snapshot["counts"]["entries"]["fetched"], 2);
+    let object = &target(&snapshot, REGION)["entries_object"];
+    assert_ne!(object["key"], lost);
+    assert_eq!(object["lines"], 4);
+}
+
+#[tokio::test]
+async fn objects_of_earlier_runs_that_cannot_be_read_end_no_run() {
+    for (part, keeps_chain) in [
+        ("latest.json", false),
+        ("snapshots/dt=2026-11-22", true),
+        ("/reports/dt=2026-11-22", true),
+    ] {
+        let world = world(&[REGION]);
+        world.put_report(ACCOUNT, REGION, used("amiur-1", 3));
+        let aws = local_aws(&world).await;
+        let auditor = auditor(&aws, &[]).await;
+        let archive = Archive::of(&aws);
+        run_at(&auditor, now()).await.unwrap();
+        let denied = Fault::new(FaultKind::Denied).on("GetObject").on_key(part);
+        aws.faults().add(denied);
+
+        let next_day = now() + Duration::DAY;
+        let second = run_at(&auditor, next_day).await.unwrap();
+        let snapshot = archive.snapshot(&second);
+        archive.check(&snapshot, &world);
+        assert_eq!(snapshot["status"], "complete", "{part}");
+        assert_eq!(snapshot["previous"].is_null(), !keeps_chain, "{part}");
+        assert_eq!(snapshot["counts"]["entries"]["archived"], 1, "{part}");
+        // From here on the new copy is readable.
+        aws.faults().clear();
+        let third = run_at(&auditor, now() + Duration::days(2)).await.unwrap();
+        let third = archive.snapshot(&third);
+        assert_eq!(third["previous"]["run_id"], snapshot["run_id"], "{part}");
+        assert_eq!(third["counts"]["entries"]["fetched"], 0, "{part}");
+        assert_eq!(archive.json("image-usage/v1/latest.json"), third, "{part}");
+    }
+}
+
+#[tokio::test]
+async fn a_sample_event_is_an_audit_of_now_and_each_click_is_a_run() {
+    let world = world(&[REGION]);
+    world.put_reports(ACCOUNT, REGION, healthy_reports(3));
+    let aws = local_aws(&world).await;
+    let auditor = auditor(&aws, &[]).await;
+    let mut sample = scheduled_event();
+    sample["time"] = json!("1970-01-01T00:00:00Z");
+    sample["id"] = json!("cdc73f9d-aea9-11e3-9d5a-835b769c0d9c");
+    let mut runs = Vec::new();
+    for click in ["a", "b"] {
+        let mut invocation = invocation_at(now());
+        invocation.request_id = format!("request {click}");
+        let answer = auditor.handle(sample.clone(), invocation).await.unwrap();
+        let Answer::Summary(summary) = answer else {
+            panic!("a run was asked for")
+        };
+        assert!(!summary.already_archived);
+        let snapshot = Archive::of(&aws).snapshot(&summary);
+        assert_eq!(snapshot["scheduled_at"], snapshot["started_at"]);
+        runs.push(summary.run_id);
+    }
+    assert_ne!(runs[0], runs[1]);
+}
+
+#[tokio::test]
+async fn excluded_regions_and_accounts_are_left_out_unless_a_request_names_them() {
+    let world = world(&["eu-west-1", REGION]);
+    let aws = local_aws(&world).await;
+    let variables = [
+        ("AUDITOR_REGIONS", "all"),
+        ("AUDITOR_EXCLUDED_REGIONS", "eu-west-1,xx-nowhere-1"),
+        ("AUDITOR_EXCLUDED_ACCOUNTS", "999988887777"),
+    ];
+    let auditor = auditor(&aws, &variables).await;
+    let archive = Archive::of(&aws);
+    let regions = |summary: &Summary| -> Vec<String> {
+        let snapshot = archive.snapshot(summary);
+        let targets = snapshot["targets"].as_array().unwrap().iter();
+        targets
+            .map(|target| text(&target["region"]).to_owned())
+            .collect()
+    };
+    let summary = run_at(&auditor, now()).await.unwrap();
+    assert_eq!(regions(&summary), [REGION]);
+    let named = json!({"regions": ["eu-west-1"]});
+    let summary = crate::harness::run(&auditor, named).await.unwrap();
+    assert_eq!(regions(&summary), ["eu-west-1"]);
+}
+
+/// A local AWS with so many Regions, in the first of which each call takes its time.
+async fn many_regions(count: usize) -> LocalAws {
+    let names: Vec<String> = (1..=count)
+        .map(|number| format!("xx-many-{number}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    local_aws(&world(&names)).await
+}
+
+#[tokio::test]
+async fn a_run_that_is_late_for_thousands_of_targets_still_writes_its_snapshot_in_time() {
+    let aws = many_regions(3_000).await;
+    let slow = FaultKind::Latency { milliseconds: 500 };
+    aws.faults()
+        .add(Fault::new(slow).on(LISTING).when(When::FirstN(1_000_000)));
+    let names: Vec<String> = (1..=3_000)
+        .map(|number| format!("xx-many-{number}"))
+        .collect();
+    let regions = names.join(",");
+    let auditor = auditor(&aws, &[("AUDITOR_REGIONS", regions.as_str())]).await;
+    let time_left = Wait::from_secs(8);
+    let started = std::time::Instant::now();
+    let summary = run_within(&auditor, now(), time_left).await;
+    assert!(started.elapsed() < time_left, "{:?}", started.elapsed());
+    let counts = summary.counts.targets;
+    assert!(counts.complete > 0 && counts.failed > 1_000, "{counts:?}");
+    let snapshot = Archive::of(&aws).snapshot(&summary);
+    for target in snapshot["targets"].as_array().unwrap() {
+        if target["status"] == "failed" {
+            assert_eq!(target["error"]["code"], "DeadlineExceeded", "{target}");
+        }
+    }
+    // No target that came too late costs a call.
+    let calls = aws.calls().len() as u64;
+    assert!(calls < 8 * (counts.complete + 20), "{calls} calls");
+}
+
+#[tokio::test]
+async fn a_preflight_of_thousands_of_denied_targets_fits_into_an_answer() {
+    let aws = many_regions(1_500).await;
+    aws.faults().add(Fault::new(FaultKind::Denied).on(LISTING));
+    let names: Vec<String> = (1..=1_500)
+        .map(|number| format!("xx-many-{number}"))
+        .collect();
+    let regions = names.join(",");
+    let auditor = auditor(&aws, &[("AUDITOR_REGIONS", regions.as_str())]).await;
+    let payload = json!({"dry_run": true});
+    let answer = auditor.handle(payload, invocation_at(now())).await.unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    assert_eq!(
+        answer["counts"],
+        json!({"permitted": 0, "denied": 1_500, "failed": 0})
+    );
+    assert_eq!(answer["targets"].as_array().unwrap().len(), 1_000);
+    assert_eq!(answer["targets_omitted"], 500);
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["errors"][0]["targets"], 1_500);
+}
+
+#[tokio::test]
+async fn a_request_for_an_account_that_is_not_configured_is_refused_by_name() {
+    let aws = local_aws(&world(&[REGION])).await;
+    let auditor = auditor(&aws, &[("AUDITOR_ROLE_NAME", "reader")]).await;
+    let payload = json!({"account_ids": [ACCOUNT, "999988887777"]});
+    let error = crate::harness::run(&auditor, payload).await.unwrap_err();
+    assert_eq!(error.error_type(), "InvalidRequest");
+    assert_eq!(
+        error.to_string(),
+        "`account_ids[1]`: 999988887777 is not among the accounts of AUDITOR_ACCOUNTS"
+    );
+}
