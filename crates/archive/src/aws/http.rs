@@ -58,7 +58,7 @@ pub(super) fn client() -> SharedHttpClient {
         false => SharedHttpConnector::new(AmazonFirst::new(TrustStore::default(), proxy)),
     };
     let direct = connect(ProxyConfig::disabled());
-    shared(match PROXIES.iter().any(|name| is_set(&name)) {
+    shared(match PROXIES.iter().any(is_set) {
         false => direct,
         true => SharedHttpConnector::new(ByHost {
             direct,

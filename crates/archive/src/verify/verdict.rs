@@ -117,8 +117,12 @@ pub(super) fn build(
     unreadable.sort();
     unreadable.dedup();
     let head = chain.head.as_ref().and_then(|key| {
-        Some(Head {
-            sha256: survey.sha256(key)?.to_owned(),
+        let sha256 = survey.sha256(key)?.to_owned();
+        // If the snapshot that latest.json is a copy of cannot be read, another one is not the head.
+        let is_known = survey.unreadable.is_empty() && survey.latest.is_ok()
+            || survey.latest == Ok(Some(sha256.clone()));
+        is_known.then(|| Head {
+            sha256,
             key: key.clone(),
             given_before,
         })
