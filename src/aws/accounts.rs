@@ -8,13 +8,15 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{
     self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
 };
+use aws_sdk_organizations::types::Account;
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
 use image_usage_archive::aws::{
-    Aws, CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, retry_partition,
-    sdk_region,
+    Aws, CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, TokenCycle,
+    retry_partition, sdk_region,
 };
+use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::target::{AccountId, Region};
 
 /// The account that the function runs in.
@@ -103,12 +105,9 @@ impl Accounts {
     /// # Errors
     /// Fails as STS does, after the SDK's retries.
     pub async fn caller(&self) -> Result<Caller, CallFailure> {
-        let answer = aws_sdk_sts::Client::new(&self.config)
-            .get_caller_identity()
-            .send()
-            .boxed()
-            .await?;
-        let arn = answer.arn.unwrap_or_else(String::new);
+        let request = sts(&self.config, "caller").get_caller_identity();
+        let answer = request.send().boxed().await?;
+        let arn = answer.arn.unwrap_or_default();
         Caller::from_arn(&arn).ok_or_else(|| {
             CallFailure::malformed(format!(
                 "STS gave `{arn}` as the caller, which names no account"
@@ -147,44 +146,63 @@ impl Accounts {
         AccountAccess::with_role(account_id, &self.config, Arc::new(role))
     }
 
-    /// Lists the active accounts of the organization, in no order.
+    /// Lists the active accounts of the organization, in no order; there is at least one.
     ///
     /// # Errors
-    /// Fails as Organizations does, after the SDK's retries, and on a page token given twice.
+    /// Fails as Organizations does, after the SDK's retries, on a cycle of page tokens, on an account without an
+    /// ID or of unknown state, and if none is active.
     pub async fn organization_accounts(&self) -> Result<Vec<AccountId>, CallFailure> {
         let config = aws_sdk_organizations::config::Builder::from(&self.config)
             .retry_classifier(RetryBrokenResponses);
         let client = aws_sdk_organizations::Client::from_conf(config.build());
-        let (mut accounts, mut token) = (Vec::new(), None::<String>);
+        let (mut accounts, mut token, mut cycle) = (Vec::new(), None, TokenCycle::default());
         loop {
-            let answer = client
-                .list_accounts()
-                .set_next_token(token.clone())
-                .send()
-                .boxed()
-                .await?;
-            for account in answer.accounts.into_iter().flatten() {
-                if account
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.as_str() == "ACTIVE")
-                {
-                    let id = account.id.unwrap_or_else(String::new);
-                    accounts.push(id.parse().map_err(|error| {
-                        CallFailure::malformed(format!("Organizations lists {error}"))
-                    })?);
+            let request = client.list_accounts().set_next_token(token.clone());
+            let answer = request.send().boxed().await?;
+            for account in answer.accounts.unwrap_or_default() {
+                let id = account.id.clone().unwrap_or_default();
+                let id = id.parse().map_err(|error| {
+                    CallFailure::malformed(format!("Organizations lists an account, but {error}"))
+                })?;
+                if is_active(&account)? {
+                    accounts.push(id);
                 }
             }
-            match answer.next_token.filter(|next| !next.is_empty()) {
-                None => return Ok(accounts),
-                next if next == token => {
-                    return Err(CallFailure::malformed(
-                        "Organizations gave the same page token twice".to_owned(),
-                    ));
-                }
-                next => token = next,
+            let Some(next) = answer.next_token.filter(|next| !next.is_empty()) else {
+                break;
+            };
+            if cycle.closes_at(token.as_deref(), &next) {
+                return Err(CallFailure::own(
+                    ErrorCode::RepeatedToken,
+                    "Organizations returned the same page token twice, so the listing would never end"
+                        .to_owned(),
+                    FailureKind::Transient,
+                ));
             }
+            token = Some(next);
         }
+        match accounts.is_empty() {
+            true => Err(CallFailure::malformed(
+                "Organizations lists no active account".to_owned(),
+            )),
+            false => Ok(accounts),
+        }
+    }
+}
+
+/// Whether an account is active: by its `State`; by its `Status`, which Organizations retires, only if there is
+/// no `State`.
+///
+/// Source: <https://docs.aws.amazon.com/organizations/latest/APIReference/API_Account.html>
+fn is_active(account: &Account) -> Result<bool, CallFailure> {
+    let state = account.state.as_ref().map(|state| state.as_str());
+    let status = account.status.as_ref().map(|status| status.as_str());
+    match state.or(status) {
+        Some(state) => Ok(state == "ACTIVE"),
+        None => Err(CallFailure::malformed(format!(
+            "Organizations lists the account {} with neither State nor Status",
+            account.id.as_deref().unwrap_or_default()
+        ))),
     }
 }
 
