@@ -139,7 +139,8 @@ where
         let failure = match &error {
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
-                service_error(answer.err(), status)
+                let failure = service_error(answer.err(), status);
+                with_bucket_region(failure, answer.raw())
             }
             other => {
                 let (code, kind) = unanswered(other);
@@ -171,6 +172,26 @@ where
         message,
         request_id: None,
     }
+}
+
+/// Adds the Region of the bucket to the message of a call that was sent to another Region.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Redirects.html>
+fn with_bucket_region(mut failure: CallFailure, answer: &HttpResponse) -> CallFailure {
+    let is_redirect = matches!(answer.status().as_u16(), 301 | 307 | 308)
+        || matches!(
+            failure.code.as_str(),
+            "PermanentRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException"
+        );
+    if let Some(region) = answer.headers().get("x-amz-bucket-region")
+        && is_redirect
+    {
+        let hint = format!("; the bucket is in {region}: set AWS_REGION={region}");
+        failure.message.push_str(&hint);
+    }
+    failure
 }
 
 /// The code of a call that no service answered.
