@@ -55,6 +55,15 @@ pub enum InvalidRequest {
     },
 }
 
+impl InvalidRequest {
+    /// A request for an account that the settings do not name, as the field's element at `index`.
+    pub(crate) fn account_not_configured(index: usize, account_id: &AccountId) -> Self {
+        let field = format!("account_ids[{index}]");
+        let problem = format!("{account_id} is not among the accounts of AUDITOR_ACCOUNTS");
+        malformed(&field, &problem)
+    }
+}
+
 impl Request {
     /// Reads a payload: a scheduled event of an EventBridge rule or of EventBridge Scheduler, or a request.
     /// `now` is the start of the run.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use image_usage_archive::aws::WriteHeaders;
 use image_usage_archive::domain::findings::Policy;
 use image_usage_archive::domain::target::{AccountId, Region};
 use image_usage_archive::layout::Layout;
@@ -16,6 +17,8 @@ pub struct Settings {
     pub archive_bucket: String,
     /// `AUDITOR_ARCHIVE_PREFIX`: the key prefix of the archive.
     pub archive_prefix: Layout,
+    /// `AUDITOR_ARCHIVE_ENCRYPTION` and `AUDITOR_ARCHIVE_ACL`: what the bucket demands of every write.
+    pub write_headers: WriteHeaders,
     /// `AUDITOR_REGIONS`: the Regions to audit.
     pub regions: RegionChoice,
     /// `AUDITOR_EXCLUDED_REGIONS`: Regions that are never audited, unless a request names them.
@@ -127,6 +130,10 @@ impl Settings {
         let settings = Self {
             archive_bucket: variables.bucket_name("AUDITOR_ARCHIVE_BUCKET")?,
             archive_prefix: archive_prefix("AUDITOR_ARCHIVE_PREFIX", prefix)?,
+            write_headers: WriteHeaders {
+                encryption: variables.parsed("AUDITOR_ARCHIVE_ENCRYPTION")?,
+                acl: variables.parsed("AUDITOR_ARCHIVE_ACL")?,
+            },
             regions: variables.regions("AUDITOR_REGIONS")?,
             excluded_regions: variables.list("AUDITOR_EXCLUDED_REGIONS", REGION_LIST)?,
             accounts: variables.accounts("AUDITOR_ACCOUNTS")?,
@@ -249,6 +256,14 @@ impl<G: Fn(&str) -> Option<String>> Variables<G> {
             let problem = format!("is `{text}`, but {error}; give {expected}");
             InvalidSettings::new(variable, problem)
         })
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(
+        &self,
+        variable: &'static str,
+    ) -> Result<Option<T>, InvalidSettings> {
+        let parsed = self.text(variable).map(|text| text.parse()).transpose();
+        parsed.map_err(|error| InvalidSettings::new(variable, format!("is invalid: {error}")))
     }
 
     fn number(
@@ -376,6 +391,7 @@ mod tests {
         let defaults = Settings {
             archive_bucket: "archive".to_owned(),
             archive_prefix: "image-usage/".parse().unwrap(),
+            write_headers: WriteHeaders::default(),
             regions: RegionChoice::Own,
             excluded_regions: BTreeSet::new(),
             accounts: AccountChoice::Own,
@@ -396,6 +412,8 @@ mod tests {
     #[test]
     fn empty_variables_mean_their_defaults_but_for_the_prefix() {
         let empty: Vec<(&str, &str)> = [
+            "AUDITOR_ARCHIVE_ENCRYPTION",
+            "AUDITOR_ARCHIVE_ACL",
             "AUDITOR_REGIONS",
             "AUDITOR_EXCLUDED_REGIONS",
             "AUDITOR_ACCOUNTS",
@@ -514,6 +532,16 @@ mod tests {
                 "AUDITOR_ARCHIVE_PREFIX",
                 "audit",
                 "AUDITOR_ARCHIVE_PREFIX is invalid: `audit` is not a key prefix: empty, or ending in `/`, not starting with `/`, without `//`, `.` or `..` between slashes or control characters, and at most 512 bytes long",
+            ),
+            (
+                "AUDITOR_ARCHIVE_ENCRYPTION",
+                "kms",
+                "AUDITOR_ARCHIVE_ENCRYPTION is invalid: `kms` is not a kind of encryption: `AES256`, `aws:kms`, or the ARN of a KMS key",
+            ),
+            (
+                "AUDITOR_ARCHIVE_ACL",
+                "public-read",
+                "AUDITOR_ARCHIVE_ACL is invalid: `public-read` is not an ACL for the archive: `private`, `bucket-owner-read` or `bucket-owner-full-control`",
             ),
             (
                 "AUDITOR_REGIONS",

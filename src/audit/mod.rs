@@ -4,27 +4,27 @@ mod answer;
 pub(crate) mod deadline;
 mod error;
 mod metrics;
+mod one_target;
 mod passes;
 mod plan;
 mod preflight;
 pub(crate) mod run;
-pub(crate) mod target;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::TryFutureExt;
 use image_usage_archive::aws::{Aws, Bucket};
 use image_usage_archive::documents::Snapshot;
 use image_usage_archive::domain::target::Region;
-use image_usage_archive::domain::timestamp::Timestamp;
 use serde_json::Value;
 
 pub use self::answer::{Answer, Summary};
 pub use self::error::RunError;
 use self::plan::PlannedTarget;
 pub use self::preflight::{Permission, PermissionCounts, Preflight, PreflightError, PreflightLine};
+pub use self::run::Invocation;
 use self::run::Run;
 use crate::archive::latest::{self, LatestSnapshot};
 use crate::archive::lines_writer::ArchiveError;
@@ -44,24 +44,13 @@ pub struct Auditor {
     function_name: String,
 }
 
-/// The invocation context that Lambda provides.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    /// The request's ID, the same for each retry of an asynchronous invocation.
-    pub request_id: String,
-    /// The function's ARN; in local emulators, any text.
-    pub function_arn: String,
-    /// The wall clock at the start.
-    pub started_at: Timestamp,
-    /// The time from the start to the function's deadline; `None` if it is unknown.
-    pub time_left: Option<Duration>,
-}
-
 impl Auditor {
     /// Creates the function; it makes no call yet.
     pub fn new(settings: Settings, aws: &Aws, home: Region, function_name: String) -> Self {
         Self {
-            bucket: aws.bucket(&settings.archive_bucket),
+            bucket: aws
+                .bucket(&settings.archive_bucket)
+                .with_write_headers(settings.write_headers.clone()),
             accounts: Accounts::new(aws),
             settings: Arc::new(settings),
             home,

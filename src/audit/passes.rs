@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::deadline::deadline_exceeded;
+use super::one_target::{Audit, history};
 use super::plan::{AccessTo, PlannedTarget};
 use super::run::{Run, new_attempt};
-use super::target::{Audit, history};
 use crate::archive::lines_writer::ArchiveError;
 
 /// Which pass over the targets an attempt belongs to.

@@ -12,6 +12,7 @@ use super::error::RunError;
 use super::run::Run;
 use crate::aws::ec2::EnabledRegions;
 use crate::aws::{AccountAccess, Accounts, Caller};
+use crate::request::InvalidRequest;
 use crate::settings::{AccountChoice, RegionChoice};
 
 /// How many accounts are asked for their Regions at a time.
@@ -109,16 +110,12 @@ fn unreachable_accounts(failure: CallFailure) -> RunError {
     }
 }
 
-/// The accounts to audit.
+/// The accounts to audit: the configured ones, or those of them that a request names.
 async fn account_ids(
     run: &Run,
     accounts: &Accounts,
     caller: &Caller,
 ) -> Result<BTreeSet<AccountId>, RunError> {
-    let scoped = &run.facts.scope.account_ids;
-    if !scoped.is_empty() {
-        return Ok(scoped.iter().cloned().collect());
-    }
     let chosen: BTreeSet<AccountId> = match &run.settings.accounts {
         AccountChoice::Own => BTreeSet::from([caller.account_id.clone()]),
         AccountChoice::Listed(ids) => ids.clone(),
@@ -128,7 +125,17 @@ async fn account_ids(
             listed.into_iter().collect()
         }
     };
-    Ok(&chosen - &run.settings.excluded_accounts)
+    let scoped = &run.facts.scope.account_ids;
+    if scoped.is_empty() {
+        return Ok(&chosen - &run.settings.excluded_accounts);
+    }
+    match scoped
+        .iter()
+        .position(|account_id| !chosen.contains(account_id))
+    {
+        Some(index) => Err(InvalidRequest::account_not_configured(index, &scoped[index]).into()),
+        None => Ok(scoped.iter().cloned().collect()),
+    }
 }
 
 /// Access to each account: with the function's own credentials, or with a role.

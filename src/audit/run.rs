@@ -4,19 +4,33 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use image_usage_archive::aws::Bucket;
 use image_usage_archive::documents::{RunFacts, Scope};
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::Region;
+use image_usage_archive::domain::timestamp::Timestamp;
 use tokio::sync::SetOnce;
 
-use super::Invocation;
 use super::deadline::Deadline;
 use crate::archive::previous::PreviousRun;
 use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery};
 use crate::request::Request;
 use crate::settings::Settings;
+
+/// The invocation context that Lambda provides.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The request's ID, the same for each retry of an asynchronous invocation.
+    pub request_id: String,
+    /// The function's ARN; in local emulators, any text.
+    pub function_arn: String,
+    /// The wall clock at the start.
+    pub started_at: Timestamp,
+    /// The time from the start to the function's deadline; `None` if it is unknown.
+    pub time_left: Option<Duration>,
+}
 
 /// What all targets of a run share.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use image_usage_archive::domain::findings::FindingSet;
 use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::report_key::ReportKey;
 
-use super::StagedHead;
+use super::spool::StagedHead;
 
 /// What is known of each report of a target, by its key.
 #[derive(Default, Debug)]

@@ -282,12 +282,14 @@ async fn the_metrics_line_has_every_metric_and_keeps_scoped_runs_apart() {
         "ReportsStuck",
         "ReportsUnarchived",
         "EntriesFetched",
+        "EntriesFailed",
         "TargetsComplete",
         "TargetsIncomplete",
         "TargetsFailed",
         "TargetsSkipped",
         "RunDuration",
         "SnapshotsWritten",
+        "ObjectsUnreadable",
     ];
     assert_eq!(names, expected);
     assert_eq!(line["FunctionName"], "auditor");

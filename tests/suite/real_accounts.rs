@@ -266,3 +266,16 @@ async fn a_preflight_of_thousands_of_denied_targets_fits_into_an_answer() {
     assert_eq!(answer["errors"].as_array().unwrap().len(), 1);
     assert_eq!(answer["errors"][0]["targets"], 1_500);
 }
+
+#[tokio::test]
+async fn a_request_for_an_account_that_is_not_configured_is_refused_by_name() {
+    let aws = local_aws(&world(&[REGION])).await;
+    let auditor = auditor(&aws, &[("AUDITOR_ROLE_NAME", "reader")]).await;
+    let payload = json!({"account_ids": [ACCOUNT, "999988887777"]});
+    let error = crate::harness::run(&auditor, payload).await.unwrap_err();
+    assert_eq!(error.error_type(), "InvalidRequest");
+    assert_eq!(
+        error.to_string(),
+        "`account_ids[1]`: 999988887777 is not among the accounts of AUDITOR_ACCOUNTS"
+    );
+}

@@ -8,6 +8,7 @@ mod http;
 mod retry;
 mod s3;
 mod token_cycle;
+mod write_headers;
 mod xml_guard;
 
 pub use client::{Aws, retry_partition, sdk_region};
@@ -18,4 +19,5 @@ pub use s3::{
     UploadedPart,
 };
 pub use token_cycle::TokenCycle;
+pub use write_headers::{CannedAcl, Encryption, UnknownAcl, UnknownEncryption, WriteHeaders};
 pub use xml_guard::RejectBrokenXml;

@@ -15,6 +15,7 @@ use super::client::{CALL_TIMEOUT, retry_partition};
 use super::failure::{CallFailure, FailureKind};
 use super::retry::RetryBrokenResponses;
 use super::token_cycle::TokenCycle;
+use super::write_headers::WriteHeaders;
 use super::xml_guard::RejectBrokenXml;
 use crate::domain::error_code::ErrorCode;
 
@@ -23,6 +24,7 @@ use crate::domain::error_code::ErrorCode;
 pub struct Bucket {
     client: Client,
     name: String,
+    write_headers: WriteHeaders,
 }
 
 /// An object as it was read.
@@ -127,6 +129,15 @@ impl Bucket {
         Self {
             client: Client::from_conf(config),
             name: name.to_owned(),
+            write_headers: WriteHeaders::default(),
+        }
+    }
+
+    /// Sends headers with every write, for a bucket whose policy demands them.
+    pub fn with_write_headers(self, write_headers: WriteHeaders) -> Self {
+        Self {
+            write_headers,
+            ..self
         }
     }
 
@@ -291,6 +302,9 @@ impl Bucket {
             // Named too: S3 takes nothing into a bucket with Object Lock without it.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
             .body(ByteStream::from(object.bytes))
@@ -312,6 +326,9 @@ impl Bucket {
             .key(key)
             .content_type(content_type)
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .send()
             .boxed()
             .await?;

@@ -11,10 +11,11 @@ use image_usage_archive::domain::findings::{
 use image_usage_archive::domain::report::{ReportState, UsageReport};
 use image_usage_archive::domain::target::Target;
 
-use super::{REPORTS_PER_TURN, history};
+use super::history;
 use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
 use crate::archive::previous::local_storage;
 use crate::audit::run::Run;
+use crate::audit::turns::Turns;
 use crate::staging::{ReportRecord, ReportRecords, StagedHead, StagedReports};
 
 /// The archived lines of a target, and totals over them.
@@ -75,7 +76,7 @@ async fn write_all(
     let local = |writer: &LinesWriter, error: io::Error| writer.failed(local_storage(error));
     let mut line = Vec::new();
     let (mut reports, records) = staged.read().map_err(|error| local(writer, error))?;
-    let mut written = 0_usize;
+    let mut turns = Turns::default();
     while let Some((head, fields)) = reports.next().map_err(|error| local(writer, error))? {
         let staged = StagedLine {
             record: records.get(&head.key),
@@ -88,10 +89,7 @@ async fn write_all(
             .map_err(|error| local(writer, error))?;
         writer.push(&line);
         run.deadline.send_full_part(writer).await?;
-        written += 1;
-        if written.is_multiple_of(REPORTS_PER_TURN) {
-            tokio::task::yield_now().await;
-        }
+        turns.count().await;
     }
     Ok(())
 }

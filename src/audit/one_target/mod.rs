@@ -2,7 +2,7 @@
 
 mod entries;
 mod entry_groups;
-pub(crate) mod history;
+pub(super) mod history;
 mod lines;
 mod supersession;
 
@@ -23,15 +23,13 @@ use self::entries::{EntryArchiver, Progress};
 use self::lines::WrittenLines;
 use super::deadline::Unsent;
 use super::run::Run;
+use super::turns::Turns;
 use crate::archive::lines_writer::{ArchiveError, failed};
 use crate::archive::previous::local_storage;
 use crate::aws::AccountAccess;
 use crate::aws::ec2::pagination::PageCursor;
 use crate::aws::ec2::{ReportQuery, UsageReports};
 use crate::staging::StagedReports;
-
-/// How many reports are staged or written in a row before other tasks get their turn: a millisecond.
-const REPORTS_PER_TURN: usize = 200;
 
 /// One attempt at a target.
 #[derive(Debug)]
@@ -247,14 +245,13 @@ async fn stage_all(
     staged: &mut StagedReports,
     rows: &[UsageReport],
 ) -> Result<(), CallFailure> {
-    for some in rows.chunks(REPORTS_PER_TURN) {
-        for report in some {
-            let findings = findings::evaluate(report, run.facts.policy, run.facts.started_at);
-            staged
-                .stage(target, report, findings)
-                .map_err(local_storage)?;
-        }
-        tokio::task::yield_now().await;
+    let mut turns = Turns::default();
+    for report in rows {
+        let findings = findings::evaluate(report, run.facts.policy, run.facts.started_at);
+        staged
+            .stage(target, report, findings)
+            .map_err(local_storage)?;
+        turns.count().await;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use image_usage_archive::domain::findings::{self, Finding, ListedFindings};
 use image_usage_archive::domain::report::UsageReport;
 use image_usage_archive::domain::report_key::ReportKey;
 
-use super::REPORTS_PER_TURN;
+use crate::audit::turns::Turns;
 use crate::staging::{StagedHead, StagedReports};
 
 /// Names, in each listed finding on a report about to expire, a newer report that supersedes it.
@@ -69,13 +69,10 @@ async fn each_report(
     mut each: impl FnMut(&StagedHead, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let (mut reports, _) = staged.read()?;
-    let mut read = 0_usize;
+    let mut turns = Turns::default();
     while let Some((head, fields)) = reports.next()? {
         each(&head, fields)?;
-        read += 1;
-        if read.is_multiple_of(REPORTS_PER_TURN) {
-            tokio::task::yield_now().await;
-        }
+        turns.count().await;
     }
     Ok(())
 }
