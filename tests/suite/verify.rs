@@ -131,6 +131,13 @@ async fn run_at(auditor: &Auditor, world: &World, payload: Value) -> Summary {
     }
 }
 
+/// A full run on its day.
+async fn run_on(auditor: &Auditor, world: &World, day: i64) {
+    let due = now() + Duration::days(day);
+    world.clock().advance(due - world.clock().now());
+    run_at(auditor, world, full(day)).await;
+}
+
 /// Every object below a folder.
 fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut objects = BTreeMap::new();
@@ -172,18 +179,20 @@ impl Tampering {
             part.write(other, if other == key { changed } else { bytes });
         }
         let mut part = survey(&part.archive(), &|_| {}).await.unwrap();
-        let mut replace = |part: &mut Survey| {
-            if key == LATEST {
-                std::mem::swap(&mut self.survey.latest, &mut part.latest);
-            }
-            for (key, run) in &mut part.runs {
-                std::mem::swap(self.survey.runs.get_mut(key).unwrap(), run);
-            }
-        };
-        replace(&mut part);
+        exchange(&mut self.survey, &mut part, key);
         let verdict = check(&self.survey, &Options::default());
-        replace(&mut part);
+        exchange(&mut self.survey, &mut part, key);
         verdict
+    }
+}
+
+/// Exchanges what two surveys have read of the runs of one of them, and of `latest.json` if that is the key.
+fn exchange(survey: &mut Survey, part: &mut Survey, key: &str) {
+    if key == LATEST {
+        std::mem::swap(&mut survey.latest, &mut part.latest);
+    }
+    for (key, run) in &mut part.runs {
+        std::mem::swap(survey.runs.get_mut(key).unwrap(), run);
     }
 }
 
@@ -738,13 +747,13 @@ async fn a_second_chain_is_a_problem_and_a_first_run_that_died_is_not() {
     let mut runs = 0;
     for (after, is_clean) in [(1, true), (2, false)] {
         for _ in 0..after {
-            run_at(&auditor, &world, full(runs)).await;
+            run_on(&auditor, &world, runs).await;
             runs += 1;
         }
         fs::remove_file(root.join(LATEST)).unwrap();
         let verdict = verify(&archive, &Options::default()).await.unwrap();
         assert!(has_problem(&verdict, LATEST, "is missing"), "{verdict}");
-        run_at(&auditor, &world, full(runs)).await;
+        run_on(&auditor, &world, runs).await;
         runs += 1;
         let verdict = verify(&archive, &Options::default()).await.unwrap();
         assert_eq!(verdict.is_clean(), is_clean, "{verdict}");
@@ -860,7 +869,7 @@ async fn a_gap_in_the_schedule_is_a_note_and_a_problem_once_the_interval_is_give
     let aws = local_aws(&world).await;
     let auditor = auditor(&aws, &[]).await;
     for day in [0, 1, 2, 4, 5] {
-        run_at(&auditor, &world, full(day)).await;
+        run_on(&auditor, &world, day).await;
     }
     let root = aws.archive_root().join(BUCKET).join(PREFIX);
     let archive = Source::Folder(root.clone());
