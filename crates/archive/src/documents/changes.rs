@@ -1,8 +1,11 @@
 //! What is different from the last run: findings that opened or were resolved, reports that came and went.
 
+use std::ops::AddAssign;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_fields::add_fields;
 use crate::domain::findings::{FindingKind, FindingSet, finding_id};
 use crate::domain::report::ReportState;
 use crate::domain::target::{AccountId, Region, Target};
@@ -246,35 +249,6 @@ impl ChangeTally {
         });
     }
 
-    /// Takes in the changes of another target.
-    pub fn merge(&mut self, other: Self) {
-        let Self {
-            findings,
-            opened,
-            resolved,
-            reports,
-            appeared,
-            gone,
-            changed_state,
-            not_compared,
-        } = other;
-        self.findings.opened += findings.opened;
-        self.findings.continuing += findings.continuing;
-        self.findings.resolved += findings.resolved;
-        self.findings.unseen += findings.unseen;
-        self.opened.merge(opened);
-        self.resolved.merge(resolved);
-        self.reports.appeared += reports.appeared;
-        self.reports.gone += reports.gone;
-        self.reports.gone_unarchived += reports.gone_unarchived;
-        self.reports.changed_state += reports.changed_state;
-        self.reports.unseen += reports.unseen;
-        self.appeared.merge(appeared);
-        self.gone.merge(gone);
-        self.changed_state.merge(changed_state);
-        self.not_compared.extend(not_compared);
-    }
-
     /// The document.
     pub fn into_changes(self, targets_added: Vec<String>, targets_removed: Vec<String>) -> Changes {
         let Self {
@@ -287,28 +261,53 @@ impl ChangeTally {
             changed_state,
             not_compared: mut targets_not_compared,
         } = self;
-        let opened = opened.into_sorted_vec();
-        let resolved = resolved.into_sorted_vec();
-        let appeared = appeared.into_sorted_vec();
-        let gone = gone.into_sorted_vec();
-        let changed_state = changed_state.into_sorted_vec();
+        let (opened, opened_omitted) = listed(opened, findings.opened);
+        let (resolved, resolved_omitted) = listed(resolved, findings.resolved);
+        let (appeared, appeared_omitted) = listed(appeared, reports.appeared);
+        let (gone, gone_omitted) = listed(gone, reports.gone);
+        let (changed_state, changed_state_omitted) = listed(changed_state, reports.changed_state);
         targets_not_compared.sort();
         Changes {
             findings,
-            opened_omitted: findings.opened - opened.len() as u64,
             opened,
-            resolved_omitted: findings.resolved - resolved.len() as u64,
+            opened_omitted,
             resolved,
+            resolved_omitted,
             reports,
-            appeared_omitted: reports.appeared - appeared.len() as u64,
             appeared,
-            gone_omitted: reports.gone - gone.len() as u64,
+            appeared_omitted,
             gone,
-            changed_state_omitted: reports.changed_state - changed_state.len() as u64,
+            gone_omitted,
             changed_state,
+            changed_state_omitted,
             targets_added,
             targets_removed,
             targets_not_compared,
         }
+    }
+}
+
+/// Returns what is listed, in order, and how many of the total are omitted.
+fn listed<T: Ord>(list: TopList<T>, total: u64) -> (Vec<T>, u64) {
+    let listed = list.into_sorted_vec();
+    let omitted = total - listed.len() as u64;
+    (listed, omitted)
+}
+
+add_fields! {
+    FindingChanges { opened, continuing, resolved, unseen }
+    ReportChanges { appeared, gone, gone_unarchived, changed_state, unseen }
+}
+
+impl AddAssign for ChangeTally {
+    fn add_assign(&mut self, other: Self) {
+        self.findings += other.findings;
+        self.opened += other.opened;
+        self.resolved += other.resolved;
+        self.reports += other.reports;
+        self.appeared += other.appeared;
+        self.gone += other.gone;
+        self.changed_state += other.changed_state;
+        self.not_compared.extend(other.not_compared);
     }
 }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_fields::add_fields;
 use super::ledger::TargetStatus;
 use crate::domain::entries_status::EntriesStatus;
 use crate::domain::findings::{FindingKind, FindingSet};
@@ -138,61 +139,6 @@ impl Counts {
         } += 1;
     }
 
-    /// Adds what another part of the run counted.
-    pub fn merge(&mut self, other: &Self) {
-        let Self {
-            targets,
-            reports,
-            findings,
-            entries,
-        } = other;
-        let TargetCounts {
-            complete,
-            incomplete,
-            failed,
-            skipped,
-        } = targets;
-        self.targets.complete += complete;
-        self.targets.incomplete += incomplete;
-        self.targets.failed += failed;
-        self.targets.skipped += skipped;
-        let ReportCounts {
-            total,
-            available,
-            pending,
-            error,
-            other,
-        } = reports;
-        self.reports.total += total;
-        self.reports.available += available;
-        self.reports.pending += pending;
-        self.reports.error += error;
-        self.reports.other += other;
-        self.entries.archived += entries.archived;
-        self.entries.pending += entries.pending;
-        self.entries.not_available += entries.not_available;
-        self.entries.failed += entries.failed;
-        self.entries.fetched += entries.fetched;
-        let FindingCounts {
-            total,
-            unarchived,
-            expiring,
-            expired,
-            failed,
-            stuck,
-            unrecognised_state,
-            undated,
-        } = findings;
-        self.findings.total += total;
-        self.findings.unarchived += unarchived;
-        self.findings.expiring += expiring;
-        self.findings.expired += expired;
-        self.findings.failed += failed;
-        self.findings.stuck += stuck;
-        self.findings.unrecognised_state += unrecognised_state;
-        self.findings.undated += undated;
-    }
-
     /// The status of a run that counted this.
     pub fn run_status(&self) -> RunStatus {
         match self.targets {
@@ -204,4 +150,12 @@ impl Counts {
             _ => RunStatus::Partial,
         }
     }
+}
+
+add_fields! {
+    Counts { targets, reports, findings, entries }
+    TargetCounts { complete, incomplete, failed, skipped }
+    ReportCounts { total, available, pending, error, other }
+    FindingCounts { total, unarchived, expiring, expired, failed, stuck, unrecognised_state, undated }
+    EntriesCounts { archived, pending, not_available, failed, fetched }
 }

@@ -3,6 +3,7 @@
 //! Fields are written in the order in which they are declared, and lists are sorted: the same facts give the
 //! same bytes.
 
+mod add_fields;
 mod changes;
 mod counts;
 mod entry_line;

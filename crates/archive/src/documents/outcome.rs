@@ -58,10 +58,10 @@ impl Tally {
     /// Takes in the outcome of one more target; the order doesn't matter.
     pub fn add(&mut self, outcome: TargetOutcome) {
         self.targets.push(outcome.ledger);
-        self.counts.merge(&outcome.counts);
-        self.findings.merge(outcome.findings);
+        self.counts += outcome.counts;
+        self.findings += outcome.findings;
         if let Some(changes) = outcome.changes {
-            self.changes.merge(changes);
+            self.changes += changes;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The lists of a snapshot: bounded, sorted, and the same whatever the order in which things came.
 
 use std::collections::BinaryHeap;
+use std::ops::AddAssign;
 
 /// How many of its kind a snapshot lists; the rest is counted.
 ///
@@ -34,11 +35,6 @@ impl<T: Ord> TopList<T> {
         self.0.peek().filter(|_| self.0.len() >= MAX_LISTED)
     }
 
-    /// Takes in another list.
-    pub fn merge(&mut self, other: Self) {
-        other.0.into_iter().for_each(|one| self.insert(one));
-    }
-
     /// What is kept, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter()
@@ -54,5 +50,11 @@ impl<T: Ord> TopList<T> {
     /// What is kept, in order.
     pub fn into_sorted_vec(self) -> Vec<T> {
         self.0.into_sorted_vec()
+    }
+}
+
+impl<T: Ord> AddAssign for TopList<T> {
+    fn add_assign(&mut self, other: Self) {
+        other.0.into_iter().for_each(|one| self.insert(one));
     }
 }
