@@ -1,4 +1,4 @@
-//! Everything that a run counts.
+//! The totals of a run.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,18 +10,18 @@ use crate::domain::findings::{FindingKind, FindingSet};
 use crate::domain::report::ReportState;
 use crate::domain::run_id::RunId;
 
-/// Whether a run saw all that it was told to look at.
+/// Whether a run read everything that it was asked to audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Every target was read to its end, or its Region isn't enabled.
+    /// Every target was read completely, or its Region is not enabled.
     Complete,
     /// At least one target is incomplete or failed.
     Partial,
 }
 
 impl RunStatus {
-    /// The word that stands in the archive.
+    /// Returns the word that is written in the archive.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -30,7 +30,7 @@ impl RunStatus {
     }
 }
 
-/// Everything that a run counted.
+/// The totals of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Targets by status.
@@ -45,7 +45,7 @@ pub struct Counts {
 
 /// Targets by status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the status of its name")]
+#[expect(missing_docs, reason = "each field counts the status of its name")]
 pub struct TargetCounts {
     pub complete: u64,
     pub incomplete: u64,
@@ -53,9 +53,9 @@ pub struct TargetCounts {
     pub skipped: u64,
 }
 
-/// Reports by state; `other` counts the states that this version doesn't know, and missing ones.
+/// Reports by state; `other` counts missing states and those unknown to this version.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the state of its name")]
+#[expect(missing_docs, reason = "each field counts the state of its name")]
 pub struct ReportCounts {
     pub total: u64,
     pub available: u64,
@@ -66,7 +66,7 @@ pub struct ReportCounts {
 
 /// Findings by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the kind of its name")]
+#[expect(missing_docs, reason = "each field counts the kind of its name")]
 pub struct FindingCounts {
     pub total: u64,
     pub unarchived: u64,
@@ -80,18 +80,18 @@ pub struct FindingCounts {
 
 /// Reports by where their entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the status of its name")]
+#[expect(missing_docs, reason = "each field counts the status of its name")]
 pub struct EntriesCounts {
     pub archived: u64,
     pub pending: u64,
     pub not_available: u64,
     pub failed: u64,
-    /// Of those that are archived, the ones that this run fetched.
+    /// Of the archived ones, those that this run fetched.
     pub fetched: u64,
 }
 
 impl Counts {
-    /// Counts one report, its findings and its entries; `run_id` is the run that counts.
+    /// Counts one report, its findings and its entries; `run_id` is the current run.
     pub fn add_report(
         &mut self,
         state: Option<&ReportState>,
@@ -139,7 +139,7 @@ impl Counts {
         } += 1;
     }
 
-    /// The status of a run that counted this.
+    /// Returns the status of a run with these totals.
     pub fn run_status(&self) -> RunStatus {
         match self.targets {
             TargetCounts {
