@@ -99,7 +99,8 @@ class Archive:
             target.update(reports=0, entries_object=None)
         nothing = {"previous": None, "status": "complete", "targets": complete, "findings": [], "changes": None}
         snapshot = json.dumps({**self.snapshot, **nothing})
-        run = folder / f"image-usage/v1/snapshots/dt=2026-11-22/{self.snapshot['run_id']}.json"
+        date = self.snapshot["scheduled_at"][:10]
+        run = folder / f"image-usage/v1/snapshots/dt={date}/{self.snapshot['run_id']}.json"
         run.parent.mkdir(parents=True)
         for path in (run, folder / LATEST):
             path.write_text(snapshot)
