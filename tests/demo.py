@@ -23,6 +23,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ FUNCTION = "image-usage-auditor"
 COMMAND_LINE = "image-usage"
 BUCKET = "image-usage-demo"
 PREFIX = "image-usage/"
+# A scheduled event. The demo gives it a time and an ID of its own: the file's are those of a sample.
 EVENT = ROOT / "events" / "scheduled.json"
 
 REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
@@ -44,7 +46,10 @@ EXPECTED_STATUS = "partial"
 # The AMI already has a report; a newer one is requested between the two runs.
 IMAGE = "ami-ab5838e0ed22ed85d"
 IMAGE_REGION = "eu-west-1"
-SECOND_DAY = {"time": "2026-11-23T06:00:00Z", "id": "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"}
+# The runs are scheduled for 06:00 of yesterday and of today: the function accepts no time that is far from now.
+FIRST_ID = "7bf73129-1428-4cd3-a780-95db273d1602"
+SECOND_ID = "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"
+HOUR_OF_RUNS = 6
 SECONDS_PER_DAY = 86_400
 
 MAX_FINDINGS_PER_KIND = 4
@@ -209,6 +214,14 @@ def send(request, timeout=START_SECONDS):
         raise Failed(f"{error.url} returned the status {error.code}: {error.read().decode(errors='replace')}") from None
 
 
+def scheduled_events():
+    """Returns the scheduled events of the two days: of yesterday, and of today."""
+    event = json.loads(EVENT.read_text())
+    today = datetime.now(timezone.utc).replace(hour=HOUR_OF_RUNS, minute=0, second=0, microsecond=0)
+    days = ((today - timedelta(days=1), FIRST_ID), (today, SECOND_ID))
+    return [{**event, "time": f"{day:%Y-%m-%dT%H:%M:%SZ}", "id": event_id} for day, event_id in days]
+
+
 def invoke(lambda_service, services, event):
     """Sends an event to the function and returns its response."""
     request = urllib.request.Request(lambda_service.invocations, json.dumps(event).encode(), method="POST")
@@ -252,7 +265,7 @@ def request_newer_report(endpoint):
     parameters["ResourceType.1.ResourceType"] = "ec2:Instance"
     request = urllib.request.Request(f"{endpoint}/", urllib.parse.urlencode(parameters).encode(), method="POST")
     # The local AWS takes the Region and the service from the scope, and does not verify the signature.
-    scope = f"AKIDEMO/20261122/{IMAGE_REGION}/ec2/aws4_request"
+    scope = f"AKIDEMO/{datetime.now(timezone.utc):%Y%m%d}/{IMAGE_REGION}/ec2/aws4_request"
     request.add_header("Authorization", f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
     send(request)
 
@@ -434,13 +447,13 @@ def run(binaries, services, brief):
     services.append(cargo_lambda)
     services.append(start_function(binaries, lambda_service, endpoint, settings_of_demo()))
 
-    print(f"First day: the function is invoked with {EVENT.relative_to(ROOT)}")
-    event = json.loads(EVENT.read_text())
-    audit(lambda_service, services, event, endpoint)
+    first_day, second_day = scheduled_events()
+    print(f"First day: the function is invoked with a scheduled event for {first_day['time']}")
+    audit(lambda_service, services, first_day, endpoint)
     print("Second day: EC2 has finished some reports, deleted others, and was asked for a newer report of one AMI")
     request_newer_report(endpoint)
     advance_clock(endpoint, SECONDS_PER_DAY)
-    summary, snapshot = audit(lambda_service, services, {**event, **SECOND_DAY}, endpoint)
+    summary, snapshot = audit(lambda_service, services, second_day, endpoint)
     if brief:
         show_briefly(snapshot)
     else:
