@@ -35,8 +35,8 @@ pub struct Settings {
     pub policy: Policy,
     /// `AUDITOR_MAX_CONCURRENT_TARGETS`: how many targets are audited at a time.
     pub max_concurrent_targets: usize,
-    /// `AUDITOR_PAGE_SIZE`: how many reports are requested in one call.
-    pub page_size: u32,
+    /// `AUDITOR_PAGE_SIZE`: how many rows are requested in one call; `None` for up to 1,000 in a listing.
+    pub page_size: Option<u32>,
     /// `AUDITOR_ARCHIVE_ENTRIES`: whether the entries of available reports are archived too.
     pub archive_entries: bool,
 }
@@ -157,7 +157,10 @@ impl Settings {
                 MAX_CONCURRENT_TARGETS,
                 8,
             )? as usize,
-            page_size: variables.number("AUDITOR_PAGE_SIZE", PAGE_SIZE, 1_000)?,
+            page_size: match variables.number("AUDITOR_PAGE_SIZE", PAGE_SIZE, 0)? {
+                0 => None,
+                size => Some(size),
+            },
             archive_entries: variables.switch("AUDITOR_ARCHIVE_ENTRIES", true)?,
         };
         settings.check_role()?;
@@ -403,7 +406,7 @@ mod tests {
                 pending_limit_hours: 24,
             },
             max_concurrent_targets: 8,
-            page_size: 1_000,
+            page_size: None,
             archive_entries: true,
         };
         assert_eq!(settings(&[]).unwrap(), defaults);

@@ -5,6 +5,7 @@ pub(crate) mod deadline;
 mod error;
 mod metrics;
 mod one_target;
+mod page_size;
 mod passes;
 mod plan;
 mod preflight;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use image_usage_archive::aws::CallFailure;
+use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use tokio::sync::OnceCell;
 
@@ -33,14 +33,17 @@ pub(crate) struct Account {
     access: AccountAccess,
     renewed: OnceCell<AccountAccess>,
     enabled: [OnceCell<Result<EnabledRegions, CallFailure>>; 2],
+    /// A Region that the account has enabled, even if it has not enabled the function's own.
+    default_region: Option<Region>,
 }
 
 impl Account {
-    fn new(access: AccountAccess) -> Arc<Self> {
+    fn new(access: AccountAccess, default_region: Option<Region>) -> Arc<Self> {
         Arc::new(Self {
             access,
             renewed: OnceCell::new(),
             enabled: [OnceCell::new(), OnceCell::new()],
+            default_region,
         })
     }
 
@@ -61,7 +64,17 @@ impl Account {
         home: &Region,
         to: AccessTo,
     ) -> Result<&EnabledRegions, CallFailure> {
-        let ask = async || EnabledRegions::of(self.access(to).await, home).await;
+        let ask = async || {
+            let access = self.access(to).await;
+            match (EnabledRegions::of(access, home).await, &self.default_region) {
+                (Err(failure), Some(default))
+                    if failure.kind == FailureKind::RegionRefused && default != home =>
+                {
+                    EnabledRegions::of(access, default).await
+                }
+                (answer, _) => answer,
+            }
+        };
         let answer = &self.enabled[usize::from(to == AccessTo::Renewed)];
         let answer = answer.get_or_init(ask).await;
         answer.as_ref().map_err(CallFailure::clone)
@@ -95,7 +108,7 @@ pub(super) async fn targets(
         }
     };
     let account_ids = account_ids(run, accounts, &caller).await?;
-    let own = Account::new(accounts.own_account(caller.account_id.clone()));
+    let own = Account::new(accounts.own_account(caller.account_id.clone()), None);
     let planned_accounts = with_access(run, accounts, &caller, &own, account_ids)?;
     let (asked, refused) = ask_all(run, &own, planned_accounts, AccessTo::First).await;
     let (asked_again, _) = ask_all(run, &own, refused, AccessTo::Renewed).await;
@@ -154,13 +167,14 @@ fn with_access(
         let Some(role_name) = &settings.role_name else {
             return Err(RunError::RoleNotSet { account_id });
         };
-        Ok(Account::new(accounts.member_account(
+        let access = accounts.member_account(
+            caller,
             account_id,
             &run.home,
-            &caller.partition,
             role_name,
             settings.external_id.as_deref(),
-        )))
+        );
+        Ok(Account::new(access, caller.default_region()))
     };
     account_ids.into_iter().map(access).collect()
 }

@@ -155,6 +155,12 @@ async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
         for query in &run.queries {
             reports.dry_run(query).await?;
         }
+        if run.settings.archive_entries {
+            reports.dry_run_entries().await.map_err(|mut failure| {
+                failure.message = format!("reading entries: {}", failure.message);
+                failure
+            })?;
+        }
         Ok(())
     };
     let asked: Result<(), CallFailure> = run.deadline.limit_read(ask_all).await;

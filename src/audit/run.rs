@@ -14,6 +14,7 @@ use image_usage_archive::domain::timestamp::Timestamp;
 use tokio::sync::SetOnce;
 
 use super::deadline::Deadline;
+use super::page_size::PageSize;
 use crate::archive::previous::PreviousRun;
 use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery};
 use crate::request::Request;
@@ -42,6 +43,7 @@ pub(crate) struct Run {
     pub(crate) home: Region,
     /// The listings of each target: one, or several if the request names more IDs than EC2 accepts in a call.
     pub(crate) queries: Vec<ReportQuery>,
+    pub(crate) page_size: PageSize,
     pub(crate) deadline: Deadline,
     /// Objects of earlier runs that exist and cannot be read.
     pub(crate) unreadable_objects: AtomicU64,
@@ -64,10 +66,8 @@ impl Run {
             None => RunId::of_request(scheduled_at, &invocation.request_id),
         };
         Self {
-            queries: queries(
-                &request.scope,
-                request.max_results.unwrap_or(settings.page_size),
-            ),
+            queries: queries(&request.scope),
+            page_size: PageSize::new(request.max_results.or(settings.page_size)),
             facts: RunFacts {
                 run_id,
                 scope: request.scope,
@@ -104,7 +104,7 @@ pub(crate) fn new_attempt() -> Attempt {
     Attempt::from_bits(random as u32)
 }
 
-fn queries(scope: &Scope, page_size: u32) -> Vec<ReportQuery> {
+fn queries(scope: &Scope) -> Vec<ReportQuery> {
     let mut queries = Vec::new();
     for image_ids in id_batches(&scope.image_ids) {
         for report_ids in id_batches(&scope.report_ids) {
@@ -112,7 +112,7 @@ fn queries(scope: &Scope, page_size: u32) -> Vec<ReportQuery> {
                 image_ids: image_ids.clone(),
                 report_ids,
                 filters: scope.filters.clone(),
-                max_results: Some(page_size),
+                max_results: None,
             });
         }
     }

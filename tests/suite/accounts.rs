@@ -180,7 +180,7 @@ async fn every_active_account_of_the_organization_is_audited_and_no_other() {
 async fn an_organization_that_cannot_be_listed_fails_the_run_and_archives_nothing() {
     let faults = [
         (FaultKind::Denied, "AccessDeniedException"),
-        (FaultKind::RepeatToken, "MalformedResponse"),
+        (FaultKind::RepeatToken, "RepeatedToken"),
     ];
     for (kind, code) in faults {
         let world = three_accounts(&["us-east-1"]);

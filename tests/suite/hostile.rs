@@ -203,7 +203,7 @@ proptest! {
         match settings(&variables) {
             Ok(settings) => {
                 prop_assert!(settings.max_concurrent_targets <= 64);
-                prop_assert!((1..=1_000).contains(&settings.page_size));
+                prop_assert!(settings.page_size.is_none_or(|size| (1..=1_000).contains(&size)));
                 prop_assert!(settings.policy.expiry_window_days <= 30);
                 prop_assert!(settings.policy.pending_limit_hours >= 1);
                 check_key(&settings.archive_prefix.latest());
@@ -563,18 +563,25 @@ async fn an_entity_that_is_none_of_xmls_own_is_never_expanded() {
 #[tokio::test]
 async fn a_page_that_cannot_be_read_in_full_is_asked_for_again_and_never_taken_in_part() {
     let ec2 = page::ReplayedEc2::start().await;
-    let seeds = [
-        "bad-reference",
-        "bad-time",
-        "cut",
-        "error",
-        "not-utf8",
-        "two-roots",
-        "year-10000",
-    ];
+    let seeds = ["bad-reference", "cut", "error", "not-utf8", "two-roots"];
     for name in seeds {
         let seed = &corpus("page")[&format!("{name}.xml")];
         let failure = ec2.read(200, seed).await.expect_err(name);
         assert_eq!(failure.code, page::SECOND_ANSWER, "{name}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_cannot_be_read_costs_its_report_that_time_and_nothing_else() {
+    let ec2 = page::ReplayedEc2::start().await;
+    for name in ["bad-time", "year-10000"] {
+        let seed = &corpus("page")[&format!("{name}.xml")];
+        let reports = ec2.read(200, seed).await.unwrap();
+        assert!(!reports.is_empty(), "{name}");
+        let lacks_a_time = |report: &UsageReport| {
+            report.report_id.is_some()
+                && (report.creation_time.is_none() || report.expiration_time.is_none())
+        };
+        assert!(reports.iter().any(lacks_a_time), "{name}: {reports:?}");
     }
 }

@@ -29,22 +29,12 @@ const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// assert_eq!(lines, ["one", "two"]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct LineReader<E: FnMut(&[u8]) -> io::Result<()>> {
-    decoder: MultiGzDecoder<Lines<E>>,
-    is_empty: bool,
-}
+pub struct LineReader<E: FnMut(&[u8]) -> io::Result<()>>(LineDecoder<Each<E>>);
 
 impl<E: FnMut(&[u8]) -> io::Result<()>> LineReader<E> {
     /// Starts an object; `each` receives its lines in order, and an error from it ends the reading.
     pub fn new(each: E) -> Self {
-        Self {
-            decoder: MultiGzDecoder::new(Lines {
-                each,
-                rest: Vec::new(),
-                count: 0,
-            }),
-            is_empty: true,
-        }
+        Self(LineDecoder::new(Each(each)))
     }
 
     /// Reads the next chunk of the object as stored. After an error, nothing more can be read.
@@ -52,48 +42,83 @@ impl<E: FnMut(&[u8]) -> io::Result<()>> LineReader<E> {
     /// # Errors
     /// Fails if the bytes are not gzip, if a line is longer than 16 MiB, and as `each` does.
     pub fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.is_empty &= chunk.is_empty();
-        self.decoder.write_all(chunk)
+        self.0.push(chunk)
     }
 
     /// Ends the object, and returns its number of lines.
     ///
     /// # Errors
     /// Fails if the object is truncated or does not end with a newline, and as [`push`](Self::push) does.
-    pub fn finish(mut self) -> io::Result<u64> {
+    pub fn finish(self) -> io::Result<u64> {
+        self.0.finish().map(|(count, _)| count)
+    }
+}
+
+/// Receives the lines of an object, without their newlines.
+pub(crate) trait LineSink {
+    /// Takes the next line; an error ends the reading.
+    fn take(&mut self, line: &[u8]) -> io::Result<()>;
+}
+
+struct Each<E>(E);
+
+impl<E: FnMut(&[u8]) -> io::Result<()>> LineSink for Each<E> {
+    fn take(&mut self, line: &[u8]) -> io::Result<()> {
+        (self.0)(line)
+    }
+}
+
+/// A [`LineReader`] that owns what receives the lines, and returns it at the end.
+pub(crate) struct LineDecoder<S: LineSink> {
+    decoder: MultiGzDecoder<Lines<S>>,
+    is_empty: bool,
+}
+
+impl<S: LineSink> LineDecoder<S> {
+    pub(crate) fn new(sink: S) -> Self {
+        Self {
+            decoder: MultiGzDecoder::new(Lines {
+                sink,
+                rest: Vec::new(),
+                count: 0,
+            }),
+            is_empty: true,
+        }
+    }
+
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.is_empty &= chunk.is_empty();
+        self.decoder.write_all(chunk)
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<(u64, S)> {
+        let cut = |what| Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         if self.is_empty {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
+            return cut("it is empty");
         }
         self.decoder.try_finish()?;
         let lines = self.decoder.finish()?;
         match lines.rest.is_empty() {
-            true => Ok(lines.count),
-            false => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it does not end with a newline",
-            )),
+            true => Ok((lines.count, lines.sink)),
+            false => cut("it does not end with a newline"),
         }
     }
 }
 
 /// Divides what is written to it into lines.
-struct Lines<E> {
-    each: E,
+struct Lines<S> {
+    sink: S,
     /// The start of a line whose end has not been written yet.
     rest: Vec<u8>,
     count: u64,
 }
 
-impl<E: FnMut(&[u8]) -> io::Result<()>> Lines<E> {
-    fn line(&mut self, piece: &[u8]) -> io::Result<()> {
+impl<S: LineSink> Lines<S> {
+    fn take(&mut self, piece: &[u8]) -> io::Result<()> {
         if self.rest.len() + piece.len() > MAX_LINE_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "line {} is longer than {MAX_LINE_BYTES} bytes",
-                    self.count + 1
-                ),
-            ));
+            let number = self.count + 1;
+            let problem = format!("line {number} is longer than {MAX_LINE_BYTES} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
         let Some(end) = piece.strip_suffix(b"\n") else {
             self.rest.extend_from_slice(piece);
@@ -101,19 +126,19 @@ impl<E: FnMut(&[u8]) -> io::Result<()>> Lines<E> {
         };
         self.count += 1;
         if self.rest.is_empty() {
-            return (self.each)(end);
+            return self.sink.take(end);
         }
         self.rest.extend_from_slice(end);
-        (self.each)(&self.rest)?;
+        self.sink.take(&self.rest)?;
         self.rest.clear();
         Ok(())
     }
 }
 
-impl<E: FnMut(&[u8]) -> io::Result<()>> Write for Lines<E> {
+impl<S: LineSink> Write for Lines<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            self.line(piece)?;
+            self.take(piece)?;
         }
         Ok(bytes.len())
     }

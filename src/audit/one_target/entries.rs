@@ -456,7 +456,7 @@ impl EntryFetcher<'_> {
     async fn read_pages(&self, ids: &[String]) -> Result<EntryGroups, NotFetched> {
         let numbers = ids.iter().enumerate();
         let numbers: HashMap<&str, usize> = numbers.map(|(number, id)| (&**id, number)).collect();
-        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
+        let mut cursor = PageCursor::new(self.run.page_size.beside_ids());
         let mut groups = EntryGroups::new(ids.len());
         loop {
             let call = self
@@ -465,6 +465,7 @@ impl EntryFetcher<'_> {
             let page = match self.limit(call).await {
                 Ok(page) => page,
                 Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => {
+                    self.run.page_size.remember(&failure, cursor.max_results());
                     groups = EntryGroups::new(ids.len());
                     continue;
                 }
@@ -496,14 +497,17 @@ impl EntryFetcher<'_> {
             report_ids,
             ..ReportQuery::default()
         };
-        let mut cursor = PageCursor::new(Some(self.run.settings.page_size));
+        let mut cursor = PageCursor::new(self.run.page_size.beside_ids());
         let mut available = Vec::new();
         loop {
             query.max_results = cursor.max_results();
             let call = self.reports.page(&query, cursor.token());
             let page = match self.limit(call).await {
                 Ok(page) => page,
-                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => continue,
+                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => {
+                    self.run.page_size.remember(&failure, cursor.max_results());
+                    continue;
+                }
                 Err(stop) => return Err(stop),
             };
             let listed = page.rows.into_iter();

@@ -93,7 +93,12 @@ impl Audit {
     }
 
     async fn read_listing(&mut self, mut query: ReportQuery) -> Result<(), CallFailure> {
-        let mut cursor = PageCursor::new(query.max_results);
+        let names_ids = !(query.image_ids.is_empty() && query.report_ids.is_empty());
+        let size = match names_ids {
+            true => self.run.page_size.beside_ids(),
+            false => self.run.page_size.of_listing(),
+        };
+        let mut cursor = PageCursor::new(size);
         let mut rows = Vec::new();
         loop {
             query.max_results = cursor.max_results();
@@ -108,6 +113,7 @@ impl Audit {
                 Ok(page) => page,
                 // From the start: reports that are staged already are recognised.
                 Err(failure) if cursor.restart_after(&failure) => {
+                    self.run.page_size.remember(&failure, cursor.max_results());
                     self.staged.restart();
                     rows = Vec::new();
                     continue;

@@ -4,19 +4,19 @@ use crate::faults::{FaultKind, Service};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The log keeps the last so many calls; a listing of a billion reports in pages of 1,000.
+/// The log keeps the last N calls: as many as a listing of a billion reports in pages of 1,000.
 const MAX_CALLS: usize = 1_000_000;
 
-/// One request that the local AWS answered, or was to leave without an answer.
+/// One request to the local AWS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// The service asked.
+    /// The service of the request.
     pub service: Service,
-    /// The operation asked for, for example `DescribeImageUsageReports` or `PutObject`.
+    /// The operation, for example `DescribeImageUsageReports` or `PutObject`.
     pub operation: String,
-    /// The account that asked.
+    /// The account of the caller.
     pub account: String,
-    /// The Region asked.
+    /// The Region of the request.
     pub region: String,
     /// The bucket, for S3.
     pub bucket: Option<String>,
@@ -26,15 +26,15 @@ pub struct Call {
     pub parameters: BTreeMap<String, String>,
     /// The number of the page of a listing, counted from 0.
     pub page: Option<u32>,
-    /// The HTTP status of the answer; `None` if the connection was closed without one.
+    /// The HTTP status of the response; `None` if the connection was closed without one.
     pub status: Option<u16>,
-    /// The fault that met the request; latencies are not listed.
+    /// The fault that changed the response; latencies are not listed.
     pub fault: Option<FaultKind>,
-    /// How many requests to the same service were in progress when this one came, itself included.
+    /// How many requests to the same service were in progress when this one arrived, itself included.
     pub concurrent_calls: usize,
 }
 
-/// The calls so far; clones share the same log.
+/// The log of calls; clones share the same one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Calls(Arc<Mutex<VecDeque<Call>>>);
 

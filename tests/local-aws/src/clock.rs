@@ -1,12 +1,12 @@
-//! The clock that reports age by.
+//! The world's clock.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use time::{Duration, OffsetDateTime, UtcOffset};
 
-/// A clock that can stand still, run, and be set; clones share the same time.
+/// A clock that is fixed or runs, and can be set; clones share the same time.
 ///
-/// Reports, page tokens and temporary credentials age by this clock. Token buckets and latencies
-/// do not: they are about real time.
+/// Reports, page tokens and temporary credentials expire by this clock. Token buckets and
+/// latencies use real time.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Mutex<Pace>>);
 
@@ -17,25 +17,25 @@ enum Pace {
 }
 
 impl Clock {
-    /// Makes a clock that stands at `time` until it is set or advanced.
+    /// Creates a clock that stays at `time` until it is set or advanced.
     pub fn fixed(time: OffsetDateTime) -> Self {
         Self(Arc::new(Mutex::new(Pace::Fixed(
             time.to_offset(UtcOffset::UTC),
         ))))
     }
 
-    /// Makes a clock that shows the system's time.
+    /// Creates a clock with the system's time.
     pub fn system() -> Self {
         Self(Arc::new(Mutex::new(Pace::AheadOfSystem(Duration::ZERO))))
     }
 
-    /// Makes a clock that shows `time` now and runs on from there.
+    /// Creates a running clock that starts at `time`.
     pub fn system_starting_at(time: OffsetDateTime) -> Self {
         let ahead = time - OffsetDateTime::now_utc();
         Self(Arc::new(Mutex::new(Pace::AheadOfSystem(ahead))))
     }
 
-    /// Reads the clock, in UTC.
+    /// Returns the time, in UTC.
     pub fn now(&self) -> OffsetDateTime {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Pace::Fixed(time) => time,
@@ -43,7 +43,7 @@ impl Clock {
         }
     }
 
-    /// Moves the clock forward (backward when `by` is negative).
+    /// Moves the clock forward, or backward if `by` is negative.
     pub fn advance(&self, by: Duration) {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Pace::Fixed(time) => *time += by,
@@ -51,7 +51,7 @@ impl Clock {
         }
     }
 
-    /// Sets the clock to `time`; one that runs goes on running from there.
+    /// Sets the clock to `time`; a running clock continues from there.
     pub fn set(&self, time: OffsetDateTime) {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Pace::Fixed(shown) => *shown = time.to_offset(UtcOffset::UTC),
@@ -60,7 +60,7 @@ impl Clock {
     }
 }
 
-/// Writes a time as EC2 does, in UTC with milliseconds: `2026-10-25T13:27:12.322Z`.
+/// Formats a time as EC2 does, in UTC with milliseconds: `2026-10-25T13:27:12.322Z`.
 pub fn timestamp(time: OffsetDateTime) -> String {
     let time = time.to_offset(UtcOffset::UTC);
     format!(

@@ -1,17 +1,25 @@
 //! EC2's filters: values with wildcards.
 
-/// A filter of a request: a name, and patterns of which one has to match.
+/// A filter of a request: a name, and patterns of which one must match.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     pub(crate) name: String,
     pub(crate) values: Vec<String>,
 }
 
-/// Tells whether a value matches a pattern, case by case.
+impl Filter {
+    /// Returns whether one of the patterns matches.
+    pub(crate) fn admits(&self, value: &str) -> bool {
+        self.values
+            .iter()
+            .any(|pattern| matches_pattern(pattern, value))
+    }
+}
+
+/// Returns whether a value matches a pattern, case-sensitively.
 ///
-/// `*` stands for any characters or none, `?` for one character, and `\` takes the meaning of
-/// the next character away.
-pub(crate) fn matches_pattern(pattern: &str, value: &str) -> bool {
+/// `*` matches any number of characters, `?` one character, and `\` escapes the next character.
+fn matches_pattern(pattern: &str, value: &str) -> bool {
     #[derive(Clone, Copy, PartialEq)]
     enum Part {
         Any,
@@ -24,7 +32,7 @@ pub(crate) fn matches_pattern(pattern: &str, value: &str) -> bool {
         parts.push(match letter {
             '*' => Part::Any,
             '?' => Part::One,
-            // A backslash at the end stands for itself.
+            // A backslash at the end is literal.
             '\\' => Part::Letter(letters.next().unwrap_or('\\')),
             letter => Part::Letter(letter),
         });
@@ -46,7 +54,7 @@ pub(crate) fn matches_pattern(pattern: &str, value: &str) -> bool {
                 at += 1;
                 part += 1;
             }
-            // No match here: the last `*` takes one character more.
+            // No match: extend the last `*` by one character.
             _ => match &mut last_any {
                 Some((any, taken)) => {
                     *taken += 1;
@@ -83,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_case_or_length_does_not_match() {
+    fn a_value_of_another_case_or_length_does_not_match() {
         for (pattern, value) in [
             ("TeamA", "teama"),
             ("Team?", "Team"),
@@ -99,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn many_wildcards_on_a_long_value_end() {
+    fn many_wildcards_on_a_long_value_take_bounded_time() {
         let pattern = "a*".repeat(100) + "b";
         assert!(!matches_pattern(&pattern, &"a".repeat(10_000)));
     }

@@ -1,4 +1,4 @@
-//! The local AWS as a program: starts, prints where it listens as one JSON line, and stops by
+//! The local AWS as a program: it prints where it listens as one line of JSON, and stops by
 //! itself.
 
 use clap::Parser;
@@ -6,6 +6,7 @@ use local_aws::{
     CLASSIC_REGIONS, Clock, DEFAULT_ACCOUNT, Fault, LocalAws, RoleOptions, SeedOptions, World,
     world_json,
 };
+use serde_json::json;
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,16 +15,18 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Builder as Runtime;
 
-/// The part of AWS that image-usage-auditor talks to, on loopback.
+/// The part of AWS that image-usage-auditor uses, on loopback.
 ///
-/// EC2's image usage reports, STS, Organizations and S3 on one endpoint, filled with reports made
-/// from a seed. Prints one line of JSON once it listens: the endpoint, what each account holds in
-/// each Region, and the folder of S3. Scripts find more at ENDPOINT/_local-aws/ (world, reports,
-/// calls, faults, clock).
+/// EC2's image usage reports, STS, Organizations and S3 on one endpoint, filled with reports
+/// generated from a seed, and the Lambda Runtime API. Prints one line of JSON once it listens: the
+/// endpoint, the reports of each account in each Region, the folder of S3, and `function`: the
+/// value of AWS_LAMBDA_RUNTIME_API for a function's process, and the URL that invokes it with the
+/// event that is posted there. Scripts find more at ENDPOINT/_local-aws/ (world, reports, calls,
+/// faults, clock, functions).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Port of 127.0.0.1 to listen on; 0 takes a free one
+    /// Port of 127.0.0.1 to listen on; 0 uses a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// File to write the endpoint's URL to once it listens
@@ -32,64 +35,78 @@ struct Arguments {
     /// Seed of the reports
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Enabled Regions, comma-separated; `all` stands for the 17 that need no opting in
+    /// Enabled Regions, comma-separated; `all` means the 17 that need no opt-in
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "us-east-1,eu-west-1,ap-southeast-2"
     )]
     regions: Vec<String>,
-    /// Region that exists but is not enabled; may be repeated
+    /// Region that exists but is not enabled; can be repeated
     #[arg(long, value_name = "REGION", default_value = "ap-east-1")]
     disabled_region: Vec<String>,
     /// Accounts, comma-separated; the first is the default
     #[arg(long, value_delimiter = ',', default_value = DEFAULT_ACCOUNT)]
     accounts: Vec<String>,
-    /// Reports of each account in each Region
+    /// Number of reports of each account in each Region
     #[arg(long, default_value_t = 60)]
     reports: usize,
-    /// Holds no reports at all
+    /// Creates no reports
     #[arg(long)]
     empty: bool,
-    /// Role to put into every account
+    /// Role to create in every account
     #[arg(long, value_name = "NAME")]
     role: Option<String>,
-    /// External ID that the role demands
+    /// External ID that the role requires
     #[arg(long, value_name = "ID", requires = "role")]
     external_id: Option<String>,
-    /// Makes the accounts an organization
+    /// Puts the accounts into an organization
     #[arg(long)]
     organization: bool,
-    /// Folder of S3; if not given a temporary one, which stays behind if the program is killed
+    /// Folder of S3; by default a temporary one, which is left behind if the program is killed
     #[arg(long, value_name = "DIR")]
     s3_root: Option<PathBuf>,
-    /// Bucket to make; may be repeated
+    /// Bucket to create; can be repeated
     #[arg(long, value_name = "NAME")]
     bucket: Vec<String>,
-    /// Time that the clock starts at, in RFC 3339; the system's if not given
+    /// Start time of the clock, in RFC 3339; by default the system's time
     #[arg(long, value_name = "TIME")]
     now: Option<String>,
-    /// Fault, such as kind=denied,op=DescribeImageUsageReports,region=eu-west-1; may be repeated
+    /// Fault, such as kind=denied,op=DescribeImageUsageReports,region=eu-west-1; can be repeated
     ///
-    /// Members, of which only `kind` is needed: service (ec2, sts, organizations, s3), op,
+    /// Fields, of which only `kind` is required: service (ec2, sts, organizations, s3), op,
     /// account, region, key (a part of an S3 key); nth=N or first=N (of the matching requests),
     /// page=first|middle|last|N, or p=0.5 with seed=N; after=true (only after the request took
     /// effect). Kinds: denied, auth-failure, throttle, token-bucket, 500, 503, conflict,
     /// precondition, error (with status, code, message), close, reset, cut, malformed,
-    /// unknown-members, cdata, slow, latency (with ms), repeat-token, expire-token, empty-page,
-    /// empty-token, duplicate-report, bare-report, region-disabled, expire-credentials.
+    /// unknown-members, cdata, slow, latency (with ms), repeat-token, token-cycle (with length),
+    /// expire-token, empty-page, empty-token, duplicate-report, bare-report, region-disabled, expire-credentials.
     #[arg(long, value_name = "FAULT", verbatim_doc_comment)]
     fault: Vec<Fault>,
-    /// Throttles EC2's callers by its token buckets
+    /// Throttles callers of EC2 by its token buckets
     #[arg(long)]
     token_buckets: bool,
-    /// Stops after so many seconds
+    /// Stops after this many seconds
     #[arg(long, default_value_t = 3600)]
     max_seconds: u64,
 }
 
+/// The name of the function whose Runtime API is started with the program.
+const FUNCTION: &str = "auditor";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    let world = build_world(&arguments)?;
+    let aws = start(&arguments, world)?;
+    if let Some(path) = &arguments.endpoint_file {
+        std::fs::write(path, aws.endpoint())?;
+    }
+    announce(&aws)?;
+    std::thread::sleep(Duration::from_secs(arguments.max_seconds));
+    Ok(())
+}
+
+fn build_world(arguments: &Arguments) -> Result<World, Box<dyn Error>> {
     let clock = match &arguments.now {
         Some(text) => Clock::system_starting_at(OffsetDateTime::parse(text, &Rfc3339)?),
         None => Clock::system(),
@@ -106,12 +123,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.account(account);
     }
     for region in &arguments.disabled_region {
-        // The default gives way to a Region that was asked for.
+        // An enabled Region overrides the default of `--disabled-region`.
         if !arguments.regions.contains(region) {
             builder = builder.disabled_region(region);
         }
     }
     let world = builder.build();
+    fill(&world, arguments);
+    Ok(world)
+}
+
+/// Creates the roles, the organization and the reports.
+fn fill(world: &World, arguments: &Arguments) {
     for account in &arguments.accounts {
         if let Some(name) = &arguments.role {
             let role = RoleOptions {
@@ -132,34 +155,41 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..SeedOptions::default()
         });
     }
+}
 
-    let mut aws = LocalAws::builder(world.clone()).port(arguments.port);
-    if let Some(root) = arguments.s3_root {
-        aws = aws.s3_root(root);
+fn start(arguments: &Arguments, world: World) -> Result<LocalAws, Box<dyn Error>> {
+    let mut builder = LocalAws::builder(world).port(arguments.port);
+    if let Some(root) = &arguments.s3_root {
+        builder = builder.s3_root(root);
     }
     let aws = Runtime::new_current_thread()
         .build()?
-        .block_on(aws.start())?;
+        .block_on(builder.start())?;
     for bucket in &arguments.bucket {
         aws.create_bucket(bucket)?;
     }
-    arguments
-        .fault
-        .into_iter()
-        .for_each(|fault| aws.faults().add(fault));
+    for fault in &arguments.fault {
+        aws.faults().add(fault.clone());
+    }
     if arguments.token_buckets {
         aws.enable_token_buckets();
     }
-    if let Some(path) = arguments.endpoint_file {
-        std::fs::write(path, aws.endpoint())?;
-    }
-    let mut line = world_json(&world);
-    line["endpoint"] = aws.endpoint().into();
+    Ok(aws)
+}
+
+/// Prints where the local AWS listens, and what it holds.
+fn announce(aws: &LocalAws) -> Result<(), Box<dyn Error>> {
+    let function = aws.start_function(FUNCTION)?;
+    let endpoint = aws.endpoint();
+    let mut line = world_json(aws.world());
+    line["endpoint"] = endpoint.clone().into();
     line["s3_root"] = aws.archive_root().to_string_lossy().into();
+    line["function"] = json!({
+        "runtime_api": function.address().to_string(),
+        "invocations": format!("{endpoint}/_local-aws/functions/{FUNCTION}/invocations"),
+    });
     let mut output = std::io::stdout().lock();
     writeln!(output, "{line}")?;
     output.flush()?;
-
-    std::thread::sleep(Duration::from_secs(arguments.max_seconds));
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Organizations: `ListAccounts`, in JSON 1.1.
 
-use crate::answer::{Answer, ApiError, Delivery};
+use crate::answer::{Answer, Reply};
+use crate::api_error::ApiError;
+use crate::caller::Caller;
 use crate::faults::{FaultKind, Faults, PagePosition, Service, Subject};
 use crate::random::hash_of;
-use crate::server::{Caller, Reply};
 use crate::tokens::{Cursor, PageToken};
 use crate::world::World;
 use http::StatusCode;
@@ -61,7 +62,7 @@ impl Organizations<'_> {
         let fault = ruling.kind.as_ref().and_then(|kind| {
             ApiError::of_fault(kind, Service::Organizations, operation, &self.caller.arn)
         });
-        let mut answer = match (fault, page) {
+        let answer = match (fault, page) {
             (Some(error), _) | (None, Err(error)) => {
                 error.answer(Service::Organizations, self.request_id)
             }
@@ -70,20 +71,7 @@ impl Organizations<'_> {
                 Answer::json(StatusCode::OK, self.request_id, &body)
             }
         };
-        if ruling.kind == Some(FaultKind::MalformedXml) {
-            answer.malform();
-        }
-        Reply {
-            answer,
-            delivery: ruling
-                .kind
-                .as_ref()
-                .and_then(Delivery::of)
-                .unwrap_or(Delivery::Whole),
-            latency: ruling.latency,
-            fault: ruling.kind,
-            page: position.map(|position| position.number),
-        }
+        Reply::ruled(answer, ruling, position.map(|position| position.number))
     }
 
     fn fingerprint(&self) -> u64 {
@@ -100,48 +88,28 @@ impl Organizations<'_> {
                 "Your account is not a member of an organization.",
             ));
         }
-        if state.accounts.first() != Some(&self.caller.account) {
+        let management = &self.caller.account;
+        if state.accounts.first() != Some(management) {
             return Err(ApiError::new(
                 400,
                 "AccessDeniedException",
                 "You don't have permissions to access this resource.",
             ));
         }
-        let most = match request.get("MaxResults") {
-            None | Some(Value::Null) => state.organization_page_size,
-            Some(value) => {
-                let most = value.as_u64().filter(|most| (1..=20).contains(most));
-                let most = most.ok_or_else(|| {
-                    invalid_input("You provided a value for MaxResults that is not from 1 to 20.")
-                })?;
-                state.organization_page_size.min(most as usize)
-            }
-        };
+        let page_size = page_size(request, state.organization_page_size)?;
         let token = match given {
             None => PageToken::first(),
             Some(text) => PageToken::read(text, self.fingerprint(), now)
                 .ok_or_else(|| invalid_input("You provided an invalid NextToken."))?,
         };
-        let management = &self.caller.account;
         let start = token.cursor.sequence;
-        let accounts = state
+        let accounts: Vec<Value> = state
             .organization
             .iter()
             .skip(start as usize)
-            .take(most)
-            .map(|(id, status)| {
-                json!({
-                    "Id": id,
-                    "Arn": format!("arn:aws:organizations::{management}:account/o-localaws00/{id}"),
-                    "Email": format!("account-{id}@example.com"),
-                    "Name": format!("Account {id}"),
-                    "Status": status,
-                    "State": status,
-                    "JoinedMethod": if id == management { "INVITED" } else { "CREATED" },
-                    "JoinedTimestamp": 1_700_000_000.123,
-                })
-            })
-            .collect::<Vec<_>>();
+            .take(page_size)
+            .map(|(id, status)| account_json(management, id, status))
+            .collect();
         let end = start + accounts.len() as u64;
         Ok(AccountPage {
             accounts,
@@ -180,6 +148,9 @@ impl Organizations<'_> {
         });
         let token = match fault {
             Some(FaultKind::RepeatToken) => given.map(str::to_owned),
+            Some(FaultKind::TokenCycle { length }) => {
+                Some(PageToken::in_cycle(page.number, *length).write(self.fingerprint()))
+            }
             Some(FaultKind::EmptyToken) => token.or(Some(String::new())),
             _ => token,
         };
@@ -188,6 +159,32 @@ impl Organizations<'_> {
         }
         body
     }
+}
+
+fn page_size(request: &Value, largest: usize) -> Result<usize, ApiError> {
+    match request.get("MaxResults") {
+        None | Some(Value::Null) => Ok(largest),
+        Some(value) => value
+            .as_u64()
+            .filter(|size| (1..=20).contains(size))
+            .map(|size| largest.min(size as usize))
+            .ok_or_else(|| {
+                invalid_input("You provided a value for MaxResults that is not from 1 to 20.")
+            }),
+    }
+}
+
+fn account_json(management: &str, id: &str, status: &str) -> Value {
+    json!({
+        "Id": id,
+        "Arn": format!("arn:aws:organizations::{management}:account/o-localaws00/{id}"),
+        "Email": format!("account-{id}@example.com"),
+        "Name": format!("Account {id}"),
+        "Status": status,
+        "State": status,
+        "JoinedMethod": if id == management { "INVITED" } else { "CREATED" },
+        "JoinedTimestamp": 1_700_000_000.123,
+    })
 }
 
 fn invalid_input(message: &str) -> ApiError {

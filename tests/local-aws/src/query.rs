@@ -27,7 +27,7 @@ impl Query {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Gives the numbers N of all parameters `prefix.N` and `prefix.N.…`, sorted.
+    /// Returns the numbers N of all parameters `prefix.N` and `prefix.N.…`, sorted.
     pub(crate) fn numbers(&self, prefix: &str) -> Vec<u32> {
         let mut numbers: Vec<u32> = self
             .0
@@ -40,7 +40,7 @@ impl Query {
         numbers
     }
 
-    /// Gives the values of `prefix.1`, `prefix.2` and so on, by their numbers.
+    /// Returns the values of `prefix.1`, `prefix.2` and so on, sorted by number.
     pub(crate) fn list(&self, prefix: &str) -> Vec<&str> {
         self.numbers(prefix)
             .into_iter()
@@ -56,7 +56,7 @@ impl Query {
         &self.0
     }
 
-    /// Finds a parameter that is none of `known`, where `N` stands for any number.
+    /// Finds a parameter that is not in `known`, where `N` is any number.
     pub(crate) fn unknown(&self, known: &[&str]) -> Option<&str> {
         self.0.keys().map(String::as_str).find(|name| {
             let shape: Vec<&str> = name
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_keep_the_order_of_their_numbers_beyond_nine() {
+    fn lists_are_sorted_by_number_beyond_nine() {
         let form: Vec<String> = (1..=12).map(|n| format!("ImageId.{n}=ami-{n}")).collect();
         let query = Query::parse(form.join("&").as_bytes());
         assert_eq!(query.list("ImageId")[1], "ami-2");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_of_no_known_shape_is_found() {
+    fn a_parameter_of_unknown_shape_is_found() {
         let query = Query::parse(b"Filter.1.Name=a&Filter.1.Vale.1=b");
         assert_eq!(
             query.unknown(&["Filter.N.Name", "Filter.N.Value.N"]),

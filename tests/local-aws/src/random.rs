@@ -1,6 +1,6 @@
 //! Random values that are the same for the same seed, on every machine and in every version.
 
-/// A small generator (SplitMix64), written here so that a seed keeps its meaning.
+/// A small generator (SplitMix64), written here so that a seed always has the same meaning.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -27,7 +27,7 @@ impl Random {
         first.saturating_add_unsigned(self.below(width))
     }
 
-    /// Answers true with the given probability; never at 0, always at 1.
+    /// Returns true with the given probability: never at 0, always at 1.
     pub(crate) fn chance(&mut self, probability: f64) -> bool {
         // 53 bits: what a double holds exactly.
         let drawn = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
@@ -46,6 +46,23 @@ impl Random {
         }
         text.truncate(digits);
         text
+    }
+
+    /// Returns an ID in the format of a random UUID (version 4).
+    pub(crate) fn uuid(&mut self) -> String {
+        let digits = self.hex(32);
+        format!(
+            "{}-{}-4{}-a{}-{}",
+            &digits[..8],
+            &digits[8..12],
+            &digits[13..16],
+            &digits[17..20],
+            &digits[20..]
+        )
+    }
+
+    pub(crate) fn account_id(&mut self) -> String {
+        format!("{:012}", self.below(1_000_000_000_000))
     }
 
     pub(crate) fn shuffle<T>(&mut self, values: &mut [T]) {

@@ -1,87 +1,66 @@
 //! S3: the crates `s3s` (protocol) and `s3s-fs` (storage) over a folder.
 //!
-//! Only what the auditor would notice is put right here: a bucket that doesn't exist, an upload
-//! that doesn't exist, conditions that hold while they are written, aws-chunked bodies (which
-//! `s3s` reads only together with a verified signature), and names of side files that grow too long.
+//! This module corrects only what the auditor would notice: missing buckets, missing uploads,
+//! conditional writes that race, aws-chunked bodies (which `s3s` reads only together with a
+//! verified signature), and names of side files that are too long.
 
-use crate::answer::{Answer, ApiError};
-use crate::faults::Service;
+use crate::answer::{Answer, Reply};
+use crate::api_error::ApiError;
+use crate::caller::Caller;
+use crate::faults::{FaultKind, Faults, Service, Subject};
+use crate::query::{Query, decode};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::RwLock;
 
-/// The key under which `s3s-fs` keeps the attributes of an unfinished upload.
+/// The key that `s3s-fs` sees for an unfinished upload.
 ///
-/// It names the side file after the key and the upload's ID, in base64: with a key of the archive
-/// that would be longer than the 255 bytes a file name may have.
+/// It names the side file after the key and the upload's ID, in base64. With a key of the archive
+/// the name would exceed the 255 bytes that a file name may have.
 const KEY_OF_UPLOADS: &str = "u";
 
 /// The S3 service of a local AWS.
 pub(crate) struct Store {
     service: S3Service,
-    /// `s3s-fs` checks a condition and writes in two steps; nothing may come between them.
+    /// `s3s-fs` checks a condition and writes in two steps; no other write may come between them.
     writing: RwLock<()>,
 }
 
-/// What a request to S3 asks for, read from its method and address.
+/// The operation, bucket and key of a request, from its method, URI and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct Requested {
     pub(crate) operation: &'static str,
     pub(crate) bucket: Option<String>,
     pub(crate) key: Option<String>,
 }
 
-impl Asked {
+impl Requested {
     pub(crate) fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
         let path = percent_decode(uri.path().trim_start_matches('/'));
         let (bucket, key) = match path.split_once('/') {
             Some((bucket, key)) => (bucket, key),
             None => (path.as_str(), ""),
         };
-        let query = uri.query().unwrap_or_default();
-        let has = |name: &str| {
-            query
-                .split('&')
-                .any(|pair| pair.split('=').next() == Some(name))
-        };
-        let is_copy = headers.contains_key("x-amz-copy-source");
-        let operation = match (method.as_str(), bucket.is_empty(), key.is_empty()) {
-            ("GET", true, _) => "ListBuckets",
-            ("PUT", false, true) => "CreateBucket",
-            ("HEAD", false, true) => "HeadBucket",
-            ("DELETE", false, true) => "DeleteBucket",
-            ("POST", false, true) if has("delete") => "DeleteObjects",
-            ("GET", false, true) if has("list-type") => "ListObjectsV2",
-            ("GET", false, true) if has("location") => "GetBucketLocation",
-            ("GET", false, true) if has("versioning") => "GetBucketVersioning",
-            ("GET", false, true) if has("uploads") => "ListMultipartUploads",
-            ("GET", false, true) => "ListObjects",
-            ("PUT", false, false) if has("partNumber") && is_copy => "UploadPartCopy",
-            ("PUT", false, false) if has("partNumber") => "UploadPart",
-            ("PUT", false, false) if is_copy => "CopyObject",
-            ("PUT", false, false) => "PutObject",
-            ("GET", false, false) if has("uploadId") => "ListParts",
-            ("GET", false, false) if has("attributes") => "GetObjectAttributes",
-            ("GET", false, false) => "GetObject",
-            ("HEAD", false, false) => "HeadObject",
-            ("POST", false, false) if has("uploads") => "CreateMultipartUpload",
-            ("POST", false, false) if has("uploadId") => "CompleteMultipartUpload",
-            ("DELETE", false, false) if has("uploadId") => "AbortMultipartUpload",
-            ("DELETE", false, false) => "DeleteObject",
-            _ => "Unknown",
-        };
+        let operation = operation_of(
+            (method.as_str(), bucket.is_empty(), key.is_empty()),
+            uri.query().unwrap_or_default(),
+            headers.contains_key("x-amz-copy-source"),
+        );
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         Self {
             operation,
@@ -91,9 +70,116 @@ impl Asked {
     }
 }
 
-/// Decodes a path, in which a plus sign is a plus sign.
+/// Returns the operation of a request: its method, and whether it lacks a bucket and a key.
+fn operation_of(request: (&str, bool, bool), query: &str, is_copy: bool) -> &'static str {
+    let has = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
+    match request {
+        ("GET", true, _) => "ListBuckets",
+        ("PUT", false, true) => "CreateBucket",
+        ("HEAD", false, true) => "HeadBucket",
+        ("DELETE", false, true) => "DeleteBucket",
+        ("POST", false, true) if has("delete") => "DeleteObjects",
+        ("GET", false, true) if has("list-type") => "ListObjectsV2",
+        ("GET", false, true) if has("location") => "GetBucketLocation",
+        ("GET", false, true) if has("versioning") => "GetBucketVersioning",
+        ("GET", false, true) if has("uploads") => "ListMultipartUploads",
+        ("GET", false, true) => "ListObjects",
+        ("PUT", false, false) if has("partNumber") && is_copy => "UploadPartCopy",
+        ("PUT", false, false) if has("partNumber") => "UploadPart",
+        ("PUT", false, false) if is_copy => "CopyObject",
+        ("PUT", false, false) => "PutObject",
+        ("GET", false, false) if has("uploadId") => "ListParts",
+        ("GET", false, false) if has("attributes") => "GetObjectAttributes",
+        ("GET", false, false) => "GetObject",
+        ("HEAD", false, false) => "HeadObject",
+        ("POST", false, false) if has("uploads") => "CreateMultipartUpload",
+        ("POST", false, false) if has("uploadId") => "CompleteMultipartUpload",
+        ("DELETE", false, false) if has("uploadId") => "AbortMultipartUpload",
+        ("DELETE", false, false) => "DeleteObject",
+        _ => "Unknown",
+    }
+}
+
+/// Decodes a path, in which a plus sign is literal.
 fn percent_decode(path: &str) -> String {
-    crate::query::decode(path.replace('+', "%2B").as_bytes())
+    decode(path.replace('+', "%2B").as_bytes())
+}
+
+/// One request to S3, and what is needed to answer it.
+pub(crate) struct S3Call<'a> {
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) faults: &'a Faults,
+    pub(crate) caller: &'a Caller,
+    pub(crate) requested: &'a Requested,
+    pub(crate) request_id: &'a str,
+}
+
+impl S3Call<'_> {
+    pub(crate) async fn reply(
+        &self,
+        parts: Parts,
+        body: Bytes,
+    ) -> Result<Reply, Box<dyn Error + Send + Sync>> {
+        let operation = self.requested.operation;
+        let has_expired = self.caller.has_expired;
+        let ruling = self.faults.rule_on(Subject {
+            service: Service::S3,
+            operation,
+            account: &self.caller.account,
+            region: &self.caller.region,
+            key: self.requested.key.as_deref(),
+            report_ids: &[],
+            page: None,
+        });
+        let fault = match &ruling.kind {
+            _ if has_expired => Some(ApiError::expired_credentials(Service::S3)),
+            Some(kind) => ApiError::of_fault(kind, Service::S3, operation, &self.caller.arn),
+            None => None,
+        };
+        let is_lost = ruling.kind == Some(FaultKind::CloseBeforeAnswer);
+        let takes_effect = (fault.is_none() && !is_lost) || (ruling.after_effect && !has_expired);
+        let mut answer = None;
+        if takes_effect {
+            // A request that has arrived takes effect, even if its client is gone by now.
+            let (store, request_id) = (Arc::clone(self.store), self.request_id.to_owned());
+            let effect = tokio::spawn(async move { store.answer(parts, body, &request_id).await });
+            answer = Some(effect.await??);
+        }
+        let answer = match (fault, answer) {
+            (Some(error), _) => error.answer(Service::S3, self.request_id),
+            (None, Some(answer)) => answer,
+            // Never sent.
+            (None, None) => Answer::xml(StatusCode::OK, self.request_id, String::new()),
+        };
+        Ok(Reply::ruled(answer, ruling, None))
+    }
+}
+
+/// Returns the parameters of a request: its query and a few of its headers.
+pub(crate) fn parameters(parts: &Parts) -> BTreeMap<String, String> {
+    let query = Query::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let mut parameters = query.parameters().clone();
+    for name in [
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "if-match",
+        "if-none-match",
+        "range",
+    ] {
+        if let Some(value) = parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+        {
+            parameters.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    parameters
 }
 
 impl Store {
@@ -110,13 +196,13 @@ impl Store {
         })
     }
 
-    pub(crate) async fn answer(
+    async fn answer(
         &self,
-        mut parts: http::request::Parts,
+        mut parts: Parts,
         mut body: Bytes,
         request_id: &str,
     ) -> Result<Answer, Box<dyn Error + Send + Sync>> {
-        // Without it `s3s` looks for no signature.
+        // Without this header `s3s` does not verify the signature.
         parts.headers.remove(AUTHORIZATION);
         if is_aws_chunked(&parts.headers) {
             body = match decode_aws_chunked(&mut parts.headers, &body) {
@@ -155,7 +241,7 @@ fn is_aws_chunked(headers: &HeaderMap) -> bool {
     starts("x-amz-content-sha256", "STREAMING-") || starts("content-encoding", "aws-chunked")
 }
 
-/// Takes the chunks and the trailer out of a body; the trailer's checksums become headers.
+/// Decodes an aws-chunked body; the checksums of its trailer become headers.
 fn decode_aws_chunked(headers: &mut HeaderMap, body: &Bytes) -> Option<Bytes> {
     let mut decoded = BytesMut::with_capacity(body.len());
     let mut at = 0;
@@ -189,6 +275,13 @@ fn decode_aws_chunked(headers: &mut HeaderMap, body: &Bytes) -> Option<Bytes> {
             );
         }
     }
+    remove_chunking(headers)?;
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(decoded.len()));
+    Some(decoded.freeze())
+}
+
+/// Removes the headers that describe the chunks.
+fn remove_chunking(headers: &mut HeaderMap) -> Option<()> {
     let encodings = headers
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok())
@@ -211,11 +304,10 @@ fn decode_aws_chunked(headers: &mut HeaderMap, body: &Bytes) -> Option<Bytes> {
     ] {
         headers.remove(name);
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(decoded.len()));
-    Some(decoded.freeze())
+    Some(())
 }
 
-/// A folder whose sub-folders are buckets.
+/// A folder whose subfolders are the buckets.
 struct Folder {
     root: PathBuf,
     files: FileSystem,
@@ -233,7 +325,7 @@ impl Folder {
         }
     }
 
-    /// Refuses a key that is only a prefix of others: a folder, which `s3s-fs` would open.
+    /// Fails if a key is only a prefix of others: a folder, which `s3s-fs` would open.
     fn check_object(&self, bucket: &str, key: &str) -> S3Result<()> {
         self.check_bucket(bucket)?;
         if self.root.join(bucket).join(key).is_dir() {
@@ -261,7 +353,7 @@ impl Folder {
         }
     }
 
-    /// Gives the path of a side file that `s3s-fs` keeps beside the buckets.
+    /// Returns the path of a side file that `s3s-fs` stores beside the buckets.
     fn side_file(&self, bucket: &str, key: &str, rest: &str) -> PathBuf {
         let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
         self.root.join(format!(
@@ -412,7 +504,7 @@ impl S3 for Folder {
         let of_object = self.side_file(&input.bucket, &input.key, "metadata");
         let object = self.root.join(&input.bucket).join(&input.key);
         if input.if_match.is_none() && (input.if_none_match.is_none() || !object.exists()) {
-            // `s3s-fs` would keep the checksums of the object that was there before.
+            // `s3s-fs` would keep the checksums of the object that is replaced.
             let stale = self.side_file(&input.bucket, &input.key, "internal");
             drop(std::fs::remove_file(stale));
         }
@@ -439,7 +531,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_aws_chunked_body_gives_its_bytes_and_its_checksum() {
+    fn an_aws_chunked_body_is_decoded_with_its_checksum() {
         let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_ENCODING,
@@ -467,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_read_from_method_and_address() {
+    fn operations_are_recognised_by_method_and_uri() {
         for (method, address, operation, key) in [
             (
                 "PUT",
@@ -498,13 +590,16 @@ mod tests {
             ("GET", "/b?list-type=2&prefix=a", "ListObjectsV2", None),
             ("GET", "/b/", "ListObjects", None),
         ] {
-            let asked = Asked::of(
+            let requested = Requested::of(
                 &method.parse().unwrap(),
                 &address.parse().unwrap(),
                 &HeaderMap::new(),
             );
-            assert_eq!((asked.operation, asked.key.as_deref()), (operation, key));
-            assert_eq!(asked.bucket.as_deref(), Some("b"));
+            assert_eq!(
+                (requested.operation, requested.key.as_deref()),
+                (operation, key)
+            );
+            assert_eq!(requested.bucket.as_deref(), Some("b"));
         }
     }
 }

@@ -1,30 +1,29 @@
-//! Data sets made from a seed, of any size, relative to the world's clock.
+//! Data sets generated from a seed, of any size, relative to the world's clock.
 
 use crate::random::{Random, hash_of};
-use crate::world::{Entry, Report, ResourceType, Tag, Transition, World};
-use std::collections::BTreeMap;
+use crate::world::{Entry, REPORT_LIFETIME, Report, ResourceType, Tag, Transition, World};
 use time::{Duration, OffsetDateTime};
 
-/// What [`World::seed`] is to make.
+/// What [`World::seed`] generates.
 #[derive(Clone, Debug)]
 pub struct SeedOptions {
-    /// The seed: the same seed, clock and options make the same reports.
+    /// The seed: the same seed, clock and options generate the same reports.
     pub seed: u64,
     /// The accounts; none means all of the world's.
     pub accounts: Vec<String>,
     /// The Regions; none means all that are enabled for the account.
     pub regions: Vec<String>,
-    /// How many reports each account has in each Region.
+    /// The number of reports of each account in each Region.
     pub reports_per_region: usize,
-    /// How many images these reports are about; `None` gives each its own.
+    /// The number of images these reports are about; with `None`, each report has its own.
     pub images_per_region: Option<usize>,
-    /// Whether each target begins with one report of every kind, as far as there is room.
+    /// Whether each target begins with one report of every kind, as far as the number allows.
     pub one_of_each: bool,
-    /// How the other reports are mixed.
+    /// The mix of the other reports.
     pub mix: Mix,
 }
 
-/// How many of a thousand reports are of a kind; the rest is `available` and far from its end.
+/// How many of 1,000 reports are of each kind; the rest are `available` and far from expiring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {
     /// In the state `error`.
@@ -37,7 +36,7 @@ pub struct Mix {
     pub stuck: u64,
     /// Pending for some hours.
     pub pending: u64,
-    /// In a state that is none of the documented ones.
+    /// In an undocumented state.
     pub unrecognised_state: u64,
     /// Without an expiration time.
     pub undated: u64,
@@ -83,7 +82,7 @@ enum Kind {
     Undated,
 }
 
-/// One of each, the unusual first, so that even a small set shows every finding.
+/// One of each, the unusual ones first, so that even a small set has every finding.
 const ONE_OF_EACH: [Kind; 10] = [
     Kind::Failed,
     Kind::Expired,
@@ -97,10 +96,8 @@ const ONE_OF_EACH: [Kind; 10] = [
     Kind::Healthy,
 ];
 
-/// How late EC2 is with the deletion of the reports that are made as expired.
+/// How late EC2 deletes the reports that are generated as expired.
 const DELETION_DELAY: Duration = Duration::hours(6);
-/// How long EC2 keeps a report.
-const REPORT_LIFETIME: Duration = Duration::days(30);
 
 const STATE_REASONS: [&str; 4] = [
     "The report could not be created.",
@@ -112,7 +109,7 @@ const STATE_REASONS: [&str; 4] = [
 const UNRECOGNISED_STATES: [&str; 4] = ["archived", "deleting", "IN_REVIEW", "partially-available"];
 
 impl World {
-    /// Fills targets with reports made from a seed.
+    /// Fills targets with reports generated from a seed.
     pub fn seed(&self, options: &SeedOptions) {
         let now = to_milliseconds(self.now());
         let accounts = match options.accounts.is_empty() {
@@ -126,8 +123,9 @@ impl World {
             };
             for region in regions {
                 let mut reports = Reports::new(options, &account, &region, now);
-                let made = (0..options.reports_per_region).map(|index| reports.make(index));
-                self.put_reports(&account, &region, made);
+                let generated =
+                    (0..options.reports_per_region).map(|index| reports.generate(index));
+                self.put_reports(&account, &region, generated);
             }
         }
     }
@@ -154,46 +152,20 @@ impl<'a> Reports<'a> {
         }
     }
 
-    fn make(&mut self, index: usize) -> Report {
+    fn generate(&mut self, index: usize) -> Report {
         let kind = match ONE_OF_EACH.get(index) {
             Some(kind) if self.options.one_of_each => *kind,
             _ => self.draw_kind(),
         };
-        let is_showpiece = self.options.one_of_each && index < ONE_OF_EACH.len();
-        let created = |random: &mut Random, first_minutes, last_minutes| {
-            let minutes = random.between(first_minutes, last_minutes);
-            self.now
-                - Duration::minutes(minutes)
-                - Duration::milliseconds(random.between(0, 59_999))
-        };
-        let random = &mut self.random;
-        const HOUR: i64 = 60;
-        const DAY: i64 = 24 * HOUR;
-        // Everything keeps an hour or more from the edges of the rules: a set that is looked at
-        // some minutes after it was made still shows what it was made to show.
-        let creation_time = match kind {
-            Kind::Healthy | Kind::UnrecognisedState | Kind::Undated => {
-                created(random, HOUR, 22 * DAY)
-            }
-            Kind::Failed => created(random, HOUR, 20 * DAY),
-            Kind::Expired => created(random, 30 * DAY + 2, 30 * DAY + 50),
-            Kind::Expiring => created(random, 23 * DAY + HOUR, 30 * DAY - 4 * HOUR),
-            Kind::Stuck => created(random, 26 * HOUR, 9 * DAY),
-            Kind::Pending => created(random, 5, 12 * HOUR),
-        };
+        let showpiece = (self.options.one_of_each && index < ONE_OF_EACH.len()).then_some(index);
+        let creation_time = self.creation_time(kind);
         let expiration_time = (kind != Kind::Undated).then(|| creation_time + REPORT_LIFETIME);
-        let (state, state_reason) = match kind {
-            Kind::Failed => (Some("error"), Some(*random.pick(&STATE_REASONS))),
-            Kind::Stuck | Kind::Pending => (Some("pending"), None),
-            // The one showpiece in each target has no state at all in every other Region.
-            Kind::UnrecognisedState if is_showpiece && random.chance(0.5) => (None, None),
-            Kind::UnrecognisedState => (Some(*random.pick(&UNRECOGNISED_STATES)), None),
-            _ => (Some("available"), None),
-        };
-        let resource_types = resource_types(random, is_showpiece.then_some(index));
+        let random = &mut self.random;
+        let (state, state_reason) = state(random, kind, showpiece.is_some());
+        let resource_types = resource_types(random, showpiece);
         let account_ids: Vec<String> = match random.chance(0.2) {
             true => (0..random.between(1, 3))
-                .map(|_| account_id(random))
+                .map(|_| random.account_id())
                 .collect(),
             false => Vec::new(),
         };
@@ -216,7 +188,7 @@ impl<'a> Reports<'a> {
             state_reason: state_reason.map(str::to_owned),
             creation_time: Some(creation_time),
             expiration_time,
-            tags: tags(random, is_showpiece.then_some(index)),
+            tags: tags(random, showpiece),
             entries,
             transition: (kind == Kind::Pending).then(|| Transition {
                 at: self.now + Duration::DAY,
@@ -228,6 +200,24 @@ impl<'a> Reports<'a> {
                 _ => expiration_time,
             },
         }
+    }
+
+    /// Draws a creation time at least an hour away from the limits of the rules, so that the set
+    /// still shows the same findings when it is audited some minutes later.
+    fn creation_time(&mut self, kind: Kind) -> OffsetDateTime {
+        const HOUR: i64 = 60;
+        const DAY: i64 = 24 * HOUR;
+        let (least, most) = match kind {
+            Kind::Healthy | Kind::UnrecognisedState | Kind::Undated => (HOUR, 22 * DAY),
+            Kind::Failed => (HOUR, 20 * DAY),
+            Kind::Expired => (30 * DAY + 2, 30 * DAY + 50),
+            Kind::Expiring => (23 * DAY + HOUR, 30 * DAY - 4 * HOUR),
+            Kind::Stuck => (26 * HOUR, 9 * DAY),
+            Kind::Pending => (5, 12 * HOUR),
+        };
+        let minutes = self.random.between(least, most);
+        let milliseconds = self.random.between(0, 59_999);
+        self.now - Duration::minutes(minutes) - Duration::milliseconds(milliseconds)
     }
 
     fn draw_kind(&mut self) -> Kind {
@@ -255,8 +245,20 @@ fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
     time - Duration::nanoseconds(i64::from(time.nanosecond() % 1_000_000))
 }
 
-fn account_id(random: &mut Random) -> String {
-    format!("{:012}", random.below(1_000_000_000_000))
+/// Draws the state of a report, and its reason.
+fn state(
+    random: &mut Random,
+    kind: Kind,
+    is_showpiece: bool,
+) -> (Option<&'static str>, Option<&'static str>) {
+    match kind {
+        Kind::Failed => (Some("error"), Some(*random.pick(&STATE_REASONS))),
+        Kind::Stuck | Kind::Pending => (Some("pending"), None),
+        // In about every other Region, the showpiece has no state at all.
+        Kind::UnrecognisedState if is_showpiece && random.chance(0.5) => (None, None),
+        Kind::UnrecognisedState => (Some(*random.pick(&UNRECOGNISED_STATES)), None),
+        _ => (Some("available"), None),
+    }
 }
 
 fn resource_types(random: &mut Random, showpiece: Option<usize>) -> Vec<ResourceType> {
@@ -265,7 +267,7 @@ fn resource_types(random: &mut Random, showpiece: Option<usize>) -> Vec<Resource
         ResourceType::new("ec2:LaunchTemplate").option("version-depth", &[depth])
     };
     match showpiece {
-        // One asks for everything, and one for a type of the future.
+        // One requests every type, and one an unknown type.
         Some(0) => vec![
             ResourceType::new("ec2:Instance"),
             launch_template(random),
@@ -320,7 +322,7 @@ fn entries(
             entries.push(Entry {
                 resource_type: resource_type.resource_type.clone(),
                 account_id: Some(match account_ids.is_empty() {
-                    true => account_id(random),
+                    true => random.account_id(),
                     false => random.pick(account_ids).clone(),
                 }),
                 usage_count: Some(random.between(1, 5000)),
@@ -330,76 +332,11 @@ fn entries(
     entries
 }
 
-/// The bounds that decide which reports are findings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FindingPolicy {
-    /// A report that expires within it is `expiring`.
-    pub expiry_window: Duration,
-    /// A report pending for so long is `stuck`.
-    pub pending_limit: Duration,
-}
-
-impl Default for FindingPolicy {
-    fn default() -> Self {
-        Self {
-            expiry_window: Duration::days(7),
-            pending_limit: Duration::hours(24),
-        }
-    }
-}
-
-/// Counts the findings that an auditor should make of a target now, by kind.
-///
-/// It is a second opinion, written apart from the auditor's own rules.
-pub fn count_findings(
-    world: &World,
-    account: &str,
-    region: &str,
-    policy: FindingPolicy,
-) -> BTreeMap<&'static str, usize> {
-    let now = world.now();
-    let mut counts: BTreeMap<&'static str, usize> = [
-        "failed",
-        "expired",
-        "expiring",
-        "stuck",
-        "unrecognised_state",
-        "undated",
-    ]
-    .into_iter()
-    .map(|kind| (kind, 0))
-    .collect();
-    let mut count = |kind| *counts.entry(kind).or_default() += 1;
-    let mut state = world.lock();
-    for stored in state.target(account, region).live(0, now) {
-        let report = &stored.report;
-        match report.state_at(now).0 {
-            Some("available") => {}
-            Some("error") => count("failed"),
-            Some("pending") => {
-                if report
-                    .creation_time
-                    .is_some_and(|created| now - created >= policy.pending_limit)
-                {
-                    count("stuck");
-                }
-            }
-            _ => count("unrecognised_state"),
-        }
-        match report.expiration_time {
-            None => count("undated"),
-            Some(expires) if expires <= now => count("expired"),
-            Some(expires) if expires - now <= policy.expiry_window => count("expiring"),
-            Some(_) => {}
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::expected_findings::{FindingPolicy, count_findings};
 
     fn seeded(seed: u64, reports_per_region: usize, clock: Clock) -> World {
         let world = World::builder()
@@ -419,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_set_shows_every_finding_in_every_region_for_an_hour() {
+    fn the_default_set_has_every_finding_in_every_region_for_an_hour() {
         let clock = Clock::fixed(noon());
         let world = seeded(1, 60, clock.clone());
         for _ in 0..2 {
@@ -437,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_and_time_give_the_same_reports_and_another_seed_gives_others() {
+    fn the_same_seed_and_time_generate_the_same_reports_and_another_seed_others() {
         let reports =
             |seed| seeded(seed, 300, Clock::fixed(noon())).reports("111122223333", "eu-west-1");
         assert_eq!(reports(7), reports(7));
@@ -445,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_vanishes_at_its_expiration_time() {
+    fn a_report_is_deleted_at_its_expiration_time() {
         let clock = Clock::fixed(noon());
         let world = World::builder().clock(clock.clone()).build();
         for expires_at in [noon() + Duration::HOUR, noon() - Duration::HOUR] {
@@ -476,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_planned_transition_takes_place_at_its_time() {
+    fn a_transition_takes_effect_at_its_time() {
         let clock = Clock::fixed(noon());
         let world = World::builder().clock(clock.clone()).build();
         world.put_report(

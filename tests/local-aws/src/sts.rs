@@ -1,17 +1,19 @@
 //! STS: `GetCallerIdentity` and `AssumeRole`.
 
-use crate::answer::{Answer, ApiError, Delivery, STS_NAMESPACE};
+use crate::answer::{Answer, Reply};
+use crate::api_error::ApiError;
+use crate::caller::Caller;
 use crate::clock::timestamp;
-use crate::faults::{FaultKind, Faults, Service, Subject};
+use crate::faults::{Faults, Service, Subject};
 use crate::query::Query;
-use crate::server::{Caller, Reply};
 use crate::world::{Session, World};
-use crate::xml::{Style, Xml};
+use crate::xml::{STS_NAMESPACE, Style, Xml};
 use http::StatusCode;
 use time::Duration;
 
-/// What `DurationSeconds` may be, and is when it isn't given.
+/// The allowed values of `DurationSeconds`.
 const SESSION_SECONDS: std::ops::RangeInclusive<i64> = 900..=43_200;
+/// `DurationSeconds` if the request has none.
 const DEFAULT_SESSION_SECONDS: i64 = 3600;
 
 /// One request to STS, and what is needed to answer it.
@@ -21,6 +23,24 @@ pub(crate) struct Sts<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) query: &'a Query,
     pub(crate) request_id: &'a str,
+}
+
+/// The checked parameters of `AssumeRole`.
+struct RoleRequest<'a> {
+    role_arn: &'a str,
+    account: &'a str,
+    role: &'a str,
+    session: &'a str,
+    external_id: Option<&'a str>,
+    duration: Duration,
+}
+
+/// Temporary credentials, as `AssumeRole` returns them.
+struct Credentials {
+    access_key: String,
+    secret_key: String,
+    session_token: String,
+    role_id: String,
 }
 
 impl Sts<'_> {
@@ -52,24 +72,11 @@ impl Sts<'_> {
                 )),
             },
         };
-        let mut answer = match result {
+        let answer = match result {
             Ok(text) => Answer::xml(StatusCode::OK, self.request_id, text),
             Err(error) => error.answer(Service::Sts, self.request_id),
         };
-        if ruling.kind == Some(FaultKind::MalformedXml) {
-            answer.malform();
-        }
-        Reply {
-            answer,
-            delivery: ruling
-                .kind
-                .as_ref()
-                .and_then(Delivery::of)
-                .unwrap_or(Delivery::Whole),
-            latency: ruling.latency,
-            fault: ruling.kind,
-            page: None,
-        }
+        Reply::ruled(answer, ruling, None)
     }
 
     fn document(&self, write: impl Fn(&mut Xml)) -> String {
@@ -95,93 +102,121 @@ impl Sts<'_> {
     }
 
     fn assume_role(&self) -> Result<String, ApiError> {
-        let required = |name: &str| {
-            self.query
-                .get(name)
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| {
-                    validation_error(format!(
-                        "1 validation error detected: Value at '{name}' failed to satisfy constraint: Member must not be null"
-                    ))
-                })
-        };
-        let role_arn = required("RoleArn")?;
-        let name = required("RoleSessionName")?;
-        let is_legal = |letter: char| letter.is_ascii_alphanumeric() || "_+=,.@-".contains(letter);
-        if !(2..=64).contains(&name.len()) || !name.chars().all(is_legal) {
-            return Err(validation_error(format!(
-                "1 validation error detected: Value '{name}' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"
-            )));
-        }
-        let seconds = match self.query.get("DurationSeconds") {
-            None => DEFAULT_SESSION_SECONDS,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|seconds| SESSION_SECONDS.contains(seconds))
-                .ok_or_else(|| {
-                    validation_error(format!(
-                        "1 validation error detected: Value '{text}' at 'durationSeconds' failed to satisfy constraint: Member must have value between 900 and 43200"
-                    ))
-                })?,
-        };
-        let (account, role_name) = role_arn
-            .strip_prefix("arn:aws:iam::")
-            .and_then(|rest| rest.split_once(":role/"))
-            .ok_or_else(|| validation_error(format!("{role_arn} is invalid")))?;
+        let request = RoleRequest::parse(self.query)?;
+        let (session, credentials) = self.open_session(&request)?;
+        Ok(self.document(|xml| {
+            xml.open("Credentials");
+            xml.leaf("AccessKeyId", &credentials.access_key);
+            xml.leaf("SecretAccessKey", &credentials.secret_key);
+            xml.leaf("SessionToken", &credentials.session_token);
+            xml.leaf("Expiration", &timestamp(session.expires_at));
+            xml.close("Credentials");
+            xml.open("AssumedRoleUser");
+            let id = format!("{}:{}", credentials.role_id, session.name);
+            xml.leaf("AssumedRoleId", &id);
+            xml.leaf("Arn", &session.assumed_role_arn());
+            xml.close("AssumedRoleUser");
+        }))
+    }
 
+    /// Creates credentials for a role, if it exists and may be assumed.
+    fn open_session(&self, request: &RoleRequest<'_>) -> Result<(Session, Credentials), ApiError> {
         let now = self.world.now();
         let mut state = self.world.lock();
         let role = state
             .roles
-            .get(&(account.to_owned(), role_name.to_owned()))
-            .filter(|role| !role.deny && state.accounts.iter().any(|known| known == account))
+            .get(&(request.account.to_owned(), request.role.to_owned()))
+            .filter(|role| !role.deny)
+            .filter(|_| state.accounts.iter().any(|known| known == request.account))
             .filter(|role| {
-                role.external_id.is_none()
-                    || role.external_id.as_deref() == self.query.get("ExternalId")
+                role.external_id.is_none() || role.external_id.as_deref() == request.external_id
             });
         let Some(role) = role else {
-            // The same for a role that isn't there: who may not know must not learn it.
+            // The same for a missing role: a caller without permission must not learn that.
             return Err(ApiError::new(
                 403,
                 "AccessDenied",
                 format!(
-                    "User: {} is not authorized to perform: sts:AssumeRole on resource: {role_arn}",
-                    self.caller.arn
+                    "User: {} is not authorized to perform: sts:AssumeRole on resource: {}",
+                    self.caller.arn, request.role_arn
                 ),
             ));
         };
-        let lifetime = role.lifetime.unwrap_or(Duration::seconds(seconds));
-        let expires_at = now + lifetime;
-        let access_key = format!("ASIA{}", state.random.hex(16).to_uppercase());
-        let secret_key = state.random.hex(40);
-        let session_token = format!("local-aws-session-{}", state.random.hex(64));
-        let role_id = format!("AROA{}", state.random.hex(17).to_uppercase());
-        state.sessions.insert(
-            access_key.clone(),
-            Session {
-                account: account.to_owned(),
-                role: role_name.to_owned(),
-                name: name.to_owned(),
-                expires_at,
-            },
-        );
-        Ok(self.document(|xml| {
-            xml.open("Credentials");
-            xml.leaf("AccessKeyId", &access_key);
-            xml.leaf("SecretAccessKey", &secret_key);
-            xml.leaf("SessionToken", &session_token);
-            xml.leaf("Expiration", &timestamp(expires_at));
-            xml.close("Credentials");
-            xml.open("AssumedRoleUser");
-            xml.leaf("AssumedRoleId", &format!("{role_id}:{name}"));
-            xml.leaf(
-                "Arn",
-                &format!("arn:aws:sts::{account}:assumed-role/{role_name}/{name}"),
-            );
-            xml.close("AssumedRoleUser");
-        }))
+        let session = Session {
+            account: request.account.to_owned(),
+            role: request.role.to_owned(),
+            name: request.session.to_owned(),
+            expires_at: now + role.lifetime.unwrap_or(request.duration),
+        };
+        let random = &mut state.random;
+        let credentials = Credentials {
+            access_key: format!("ASIA{}", random.hex(16).to_uppercase()),
+            secret_key: random.hex(40),
+            session_token: format!("local-aws-session-{}", random.hex(64)),
+            role_id: format!("AROA{}", random.hex(17).to_uppercase()),
+        };
+        state
+            .sessions
+            .insert(credentials.access_key.clone(), session.clone());
+        Ok((session, credentials))
     }
+}
+
+impl<'a> RoleRequest<'a> {
+    fn parse(query: &'a Query) -> Result<Self, ApiError> {
+        let role_arn = required(query, "RoleArn")?;
+        let session = required(query, "RoleSessionName")?;
+        check_session_name(session)?;
+        let duration = duration(query)?;
+        let (account, role) = role_arn
+            .strip_prefix("arn:aws:iam::")
+            .and_then(|rest| rest.split_once(":role/"))
+            .ok_or_else(|| validation_error(format!("{role_arn} is invalid")))?;
+        Ok(Self {
+            role_arn,
+            account,
+            role,
+            session,
+            external_id: query.get("ExternalId"),
+            duration,
+        })
+    }
+}
+
+fn required<'a>(query: &'a Query, name: &str) -> Result<&'a str, ApiError> {
+    query
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| {
+            validation_error(format!(
+                "1 validation error detected: Value at '{name}' failed to satisfy constraint: Member must not be null"
+            ))
+        })
+}
+
+fn check_session_name(name: &str) -> Result<(), ApiError> {
+    let is_legal = |letter: char| letter.is_ascii_alphanumeric() || "_+=,.@-".contains(letter);
+    if (2..=64).contains(&name.len()) && name.chars().all(is_legal) {
+        return Ok(());
+    }
+    Err(validation_error(format!(
+        "1 validation error detected: Value '{name}' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"
+    )))
+}
+
+fn duration(query: &Query) -> Result<Duration, ApiError> {
+    let Some(text) = query.get("DurationSeconds") else {
+        return Ok(Duration::seconds(DEFAULT_SESSION_SECONDS));
+    };
+    text.parse()
+        .ok()
+        .filter(|seconds| SESSION_SECONDS.contains(seconds))
+        .map(Duration::seconds)
+        .ok_or_else(|| {
+            validation_error(format!(
+                "1 validation error detected: Value '{text}' at 'durationSeconds' failed to satisfy constraint: Member must have value between 900 and 43200"
+            ))
+        })
 }
 
 fn validation_error(message: String) -> ApiError {

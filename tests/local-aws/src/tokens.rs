@@ -1,32 +1,46 @@
-//! Page tokens: opaque to the client, bound to one query, and good for a limited time.
+//! Page tokens: opaque to the client, bound to one query, and valid for a limited time.
 
 use crate::random::{Random, hash_of};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
-/// Where a page begins: at the first report, or entry of a report, that is not before this place.
+/// The lifetime of the tokens of a cycle, which must not depend on when they are written.
+const CYCLE_LIFETIME: Duration = Duration::days(365_000);
+
+/// Where a page begins: at the first report, or entry of a report, at or after this position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cursor {
     pub(crate) sequence: u64,
     pub(crate) entry: u32,
 }
 
-/// What a page token says.
+/// The content of a page token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageToken {
     pub(crate) cursor: Cursor,
-    /// The number of the page that the token asks for; it also makes two tokens for the same place
-    /// differ.
+    /// The number of the page that the token asks for. It also makes two tokens for the same
+    /// position different.
     pub(crate) number: u32,
     pub(crate) expires_at: OffsetDateTime,
 }
 
 impl PageToken {
-    /// The token that a request without one stands for.
+    /// Returns the token that is equivalent to none.
     pub(crate) fn first() -> Self {
         Self {
             cursor: Cursor::default(),
             number: 0,
             expires_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Returns the token that follows a page if the tokens of a listing form a cycle.
+    ///
+    /// The tokens are the same however often the cycle is passed; each asks for the first page.
+    pub(crate) fn in_cycle(page: u32, length: u32) -> Self {
+        Self {
+            cursor: Cursor::default(),
+            number: page % length.max(1) + 1,
+            expires_at: OffsetDateTime::UNIX_EPOCH + CYCLE_LIFETIME,
         }
     }
 
@@ -47,7 +61,7 @@ impl PageToken {
         format!("{hidden}{checksum:016x}")
     }
 
-    /// Reads a token; `None` if it is not of this query, was changed, or has expired.
+    /// Reads a token. Returns `None` if it belongs to another query, was changed, or has expired.
     pub(crate) fn read(text: &str, fingerprint: u64, now: OffsetDateTime) -> Option<Self> {
         if text.len() != 64 || !text.is_ascii() {
             return None;
@@ -84,10 +98,9 @@ fn checksum(words: &[u64; 3], fingerprint: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::Duration;
 
     #[test]
-    fn a_token_is_good_for_its_own_query_until_it_expires_and_unchanged() {
+    fn a_token_is_valid_only_unchanged_for_its_own_query_and_until_it_expires() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let token = PageToken {
             cursor: Cursor {
@@ -114,9 +127,24 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_for_the_same_place_differ() {
+    fn two_tokens_for_the_same_position_differ() {
         let token = PageToken::first();
         let next = PageToken { number: 1, ..token };
         assert_ne!(token.write(1), next.write(1));
+    }
+
+    #[test]
+    fn a_cycle_of_tokens_returns_to_its_first_token_after_its_length() {
+        let tokens: Vec<String> = (0..7)
+            .map(|page| PageToken::in_cycle(page, 3).write(42))
+            .collect();
+        assert_eq!(tokens[0], tokens[3]);
+        assert_eq!(tokens[1..4], tokens[4..7]);
+        let mut different = tokens[..3].to_vec();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), 3);
+        let read = PageToken::read(&tokens[2], 42, OffsetDateTime::now_utc());
+        assert_eq!(read.map(|token| token.number), Some(3));
     }
 }

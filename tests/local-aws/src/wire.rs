@@ -1,4 +1,4 @@
-//! How answers go on the wire, whole or broken.
+//! Sends responses, complete or broken as a fault demands.
 
 use crate::answer::Delivery;
 use bytes::Bytes;
@@ -15,14 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// How long a broken answer waits before it breaks, so that its first half is on its way.
+/// The pause before a response breaks, so that its first half is sent.
 const PAUSE_BEFORE_BREAKING: Duration = Duration::from_millis(50);
-/// How often a never-ending answer sends a byte.
+/// The interval at which a never-ending response sends a byte.
 const DRIP_INTERVAL: Duration = Duration::from_millis(200);
-/// After so many bytes a never-ending answer ends all the same: an hour.
+/// The number of these bytes after which even a never-ending response ends: one hour.
 const MAX_DRIPS: u32 = 18_000;
 
-/// The body of an answer.
+/// The body of a response.
 pub(crate) struct WireBody {
     steps: VecDeque<Step>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -38,7 +38,7 @@ enum Step {
 }
 
 impl WireBody {
-    /// Cuts a body into steps; `reset` is the switch of its connection.
+    /// Splits a body into steps; `reset` is the switch of its connection.
     pub(crate) fn new(body: Bytes, delivery: Delivery, reset: Arc<AtomicBool>) -> Self {
         let exact_bytes = (delivery == Delivery::Whole).then_some(body.len() as u64);
         let first_half = body.slice(..body.len() / 2);
@@ -86,7 +86,7 @@ impl Body for WireBody {
                 Some(Step::Pause(length)) => this.pause = Some(Box::pin(sleep(length))),
                 Some(Step::Break { with_reset }) => {
                     this.reset.store(with_reset, Ordering::SeqCst);
-                    return Poll::Ready(Some(Err(io::Error::other("a fault was asked for"))));
+                    return Poll::Ready(Some(Err(io::Error::other("a fault was requested"))));
                 }
                 Some(Step::Drip { left: 0 }) => {}
                 Some(Step::Drip { left }) => this.steps.extend([
@@ -108,14 +108,14 @@ impl Body for WireBody {
     }
 }
 
-/// A connection that can be closed with a reset (RST) instead of in order (FIN).
+/// A connection that can be closed with a reset (RST) instead of normally (FIN).
 pub(crate) struct Connection {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
 }
 
 impl Connection {
-    /// Wraps a stream with the switch that decides how it is closed.
+    /// Wraps a stream; `reset` decides how it is closed.
     pub(crate) fn new(stream: TcpStream, reset: Arc<AtomicBool>) -> Self {
         Self { stream, reset }
     }
@@ -124,7 +124,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.reset.load(Ordering::SeqCst) {
-            // If it fails, the connection is closed in order, which is as broken.
+            // If this fails, the connection is closed normally, which breaks the response too.
             drop(self.stream.set_zero_linger());
         }
     }

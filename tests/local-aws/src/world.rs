@@ -1,4 +1,4 @@
-//! What the local AWS holds: accounts, Regions, roles, an organization and reports.
+//! The state of the local AWS: accounts, Regions, roles, an organization and reports.
 
 use crate::clock::Clock;
 use crate::random::{Random, hash_of};
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::{Duration, OffsetDateTime};
 
-/// The account that answers for every access key that names no other.
+/// The account of every access key that does not name another one.
 pub const DEFAULT_ACCOUNT: &str = "111122223333";
 
 /// The commercial Regions that every account has without opting in.
@@ -30,35 +30,35 @@ pub const CLASSIC_REGIONS: [&str; 17] = [
     "us-west-2",
 ];
 
-/// An image usage report; like EC2's, with every member optional.
+/// An image usage report; as in EC2, every field is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The AMI that the report is about.
     pub image_id: Option<String>,
     /// The report's own ID.
     pub report_id: Option<String>,
-    /// The resource types that were asked for.
+    /// The requested resource types.
     pub resource_types: Vec<ResourceType>,
-    /// The accounts that were asked for; none means all.
+    /// The requested accounts; none means all.
     pub account_ids: Vec<String>,
     /// `available`, `pending`, `error`, or anything else.
     pub state: Option<String>,
     /// Why the report is in `error`.
     pub state_reason: Option<String>,
-    /// When the report was asked for.
+    /// When the report was requested.
     pub creation_time: Option<OffsetDateTime>,
     /// When EC2 says that it will delete the report.
     pub expiration_time: Option<OffsetDateTime>,
-    /// The report's tags, in their order.
+    /// The report's tags, in order.
     pub tags: Vec<Tag>,
-    /// What `DescribeImageUsageReportEntries` answers once the report is `available`.
+    /// What `DescribeImageUsageReportEntries` returns once the report is `available`.
     pub entries: Vec<Entry>,
-    /// A state that the report will take.
+    /// A future change of the state.
     pub transition: Option<Transition>,
-    /// When the report vanishes from every answer.
+    /// When EC2 deletes the report.
     ///
-    /// `None` stands for the expiration time, as EC2 promises; or, for a report that had already
-    /// expired when it was put into the world, for a day after that, as EC2 may be late.
+    /// `None` means at the expiration time, as EC2 documents. A report that has already expired
+    /// when it is put into the world is deleted a day later, because EC2 may be late.
     pub deleted_at: Option<OffsetDateTime>,
 }
 
@@ -67,7 +67,7 @@ pub struct Report {
 pub struct ResourceType {
     /// For example `ec2:Instance`.
     pub resource_type: Option<String>,
-    /// For example how many versions of a launch template are looked at.
+    /// For example how many versions of a launch template EC2 examines.
     pub options: Vec<ResourceTypeOption>,
 }
 
@@ -89,30 +89,30 @@ pub struct Tag {
     pub value: Option<String>,
 }
 
-/// An entry of a report: so many resources of one type use the image in one account.
+/// An entry of a report: how many resources of one type use the image in one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The type of the resources.
     pub resource_type: Option<String>,
     /// The account that uses the image.
     pub account_id: Option<String>,
-    /// How many resources refer to the image.
+    /// The number of resources that refer to the image.
     pub usage_count: Option<i64>,
 }
 
-/// A state that a report takes at a time of the world's clock.
+/// A change of a report's state, at a time of the world's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// When the report takes the state.
+    /// When the state changes.
     pub at: OffsetDateTime,
-    /// The state it takes.
+    /// The new state.
     pub state: String,
-    /// The reason that goes with it.
+    /// The reason for the new state.
     pub state_reason: Option<String>,
 }
 
 impl ResourceType {
-    /// Names a resource type without options.
+    /// Creates a resource type without options.
     pub fn new(resource_type: impl Into<String>) -> Self {
         Self {
             resource_type: Some(resource_type.into()),
@@ -131,7 +131,7 @@ impl ResourceType {
 }
 
 impl Tag {
-    /// Makes a tag of a key and a value.
+    /// Creates a tag.
     pub fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
         Self {
             key: Some(key.into()),
@@ -141,7 +141,7 @@ impl Tag {
 }
 
 impl Report {
-    /// Gives the report as it shows itself at `now`: a transition that is due has taken place.
+    /// Returns the report as it is at `now`, after a transition that is due.
     pub(crate) fn at(mut self, now: OffsetDateTime) -> Self {
         if let Some(transition) = self.transition.take_if(|transition| transition.at <= now) {
             self.state = Some(transition.state);
@@ -161,27 +161,27 @@ impl Report {
     }
 }
 
-/// A role that `AssumeRole` may be asked for.
+/// A role for `AssumeRole`.
 #[derive(Clone, Debug, Default)]
 pub struct RoleOptions {
     /// The role's name.
     pub name: String,
-    /// The external ID that the role demands.
+    /// The external ID that the role requires.
     pub external_id: Option<String>,
-    /// Whether nobody may assume it.
+    /// Whether the role can be assumed by no one.
     pub deny: bool,
-    /// How long its credentials live, whatever the caller asks for.
+    /// The lifetime of its credentials, which overrides the caller's `DurationSeconds`.
     pub lifetime: Option<Duration>,
 }
 
-/// What becomes of a report that `CreateImageUsageReport` starts.
+/// The outcome of reports that `CreateImageUsageReport` starts.
 #[derive(Clone, Copy, Debug)]
 pub struct CreationOutcome {
     /// How long the report is `pending`.
     pub delay: Duration,
-    /// How probably it ends as `error` instead of `available`, from 0 to 1.
+    /// The probability that it ends as `error` instead of `available`, from 0 to 1.
     pub error_probability: f64,
-    /// The seed of those errors, of the IDs and of the entries.
+    /// The seed of these errors, of the IDs and of the entries.
     pub seed: u64,
 }
 
@@ -202,7 +202,7 @@ pub struct World {
     state: Arc<Mutex<State>>,
 }
 
-/// Makes a [`World`].
+/// Builds a [`World`].
 #[derive(Clone, Debug)]
 pub struct WorldBuilder {
     clock: Clock,
@@ -234,7 +234,7 @@ pub(crate) struct RegionState {
     pub(crate) disabled_for: BTreeSet<String>,
 }
 
-/// Temporary credentials that `AssumeRole` gave out.
+/// The owner of temporary credentials from `AssumeRole`.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) account: String,
@@ -243,9 +243,18 @@ pub(crate) struct Session {
     pub(crate) expires_at: OffsetDateTime,
 }
 
+impl Session {
+    pub(crate) fn assumed_role_arn(&self) -> String {
+        format!(
+            "arn:aws:sts::{}:assumed-role/{}/{}",
+            self.account, self.role, self.name
+        )
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Target {
-    /// In the order of their sequence numbers, which only grow.
+    /// Sorted by sequence number; new ones are larger.
     stored: Vec<Stored>,
     next_sequence: u64,
     pub(crate) max_page_size: Option<usize>,
@@ -259,7 +268,9 @@ pub(crate) struct Stored {
     pub(crate) report: Report,
 }
 
-/// How long a report that came already expired stays: EC2 deletes it some time after all.
+/// How long EC2 keeps a report.
+pub(crate) const REPORT_LIFETIME: Duration = Duration::days(30);
+/// How long a report is kept that had already expired when it was put into the world.
 const LATE_DELETION: Duration = Duration::DAY;
 
 impl Target {
@@ -276,7 +287,7 @@ impl Target {
         self.next_sequence += 1;
     }
 
-    /// Gives the reports that exist at `now`, in their order of creation, from a sequence number on.
+    /// Returns the reports that exist at `now`, in order of creation, from a sequence number on.
     pub(crate) fn live(
         &self,
         from_sequence: u64,
@@ -305,7 +316,7 @@ impl Target {
 }
 
 impl State {
-    /// Finds the account that an access key belongs to.
+    /// Returns the account that an access key belongs to.
     pub(crate) fn account_of(&self, access_key: &str) -> Option<&str> {
         if let Some(session) = self.sessions.get(access_key) {
             return Some(&session.account);
@@ -331,7 +342,7 @@ impl State {
 }
 
 impl World {
-    /// Starts to describe a world.
+    /// Starts to build a world.
     pub fn builder() -> WorldBuilder {
         WorldBuilder {
             clock: Clock::system(),
@@ -342,7 +353,7 @@ impl World {
         }
     }
 
-    /// Gives the world's clock; setting it sets the world's time.
+    /// Returns the world's clock; setting it sets the world's time.
     pub fn clock(&self) -> Clock {
         self.clock.clone()
     }
@@ -355,12 +366,12 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the accounts, the default one first.
+    /// Returns the accounts, the default one first.
     pub fn accounts(&self) -> Vec<String> {
         self.lock().accounts.clone()
     }
 
-    /// Gives the Regions that are enabled for an account, sorted.
+    /// Returns the Regions that are enabled for an account, sorted.
     pub fn enabled_regions(&self, account: &str) -> Vec<String> {
         let state = self.lock();
         state
@@ -378,12 +389,12 @@ impl World {
         }
     }
 
-    /// Adds a report to the end of a target's list.
+    /// Appends a report to a target.
     pub fn put_report(&self, account: &str, region: &str, report: Report) {
         self.put_reports(account, region, [report]);
     }
 
-    /// Adds reports to the end of a target's list.
+    /// Appends reports to a target.
     pub fn put_reports(
         &self,
         account: &str,
@@ -398,13 +409,13 @@ impl World {
         }
     }
 
-    /// Takes a report out of a target, as `DeleteImageUsageReport` does; answers whether it was there.
+    /// Deletes a report, as `DeleteImageUsageReport` does. Returns whether it existed.
     pub fn delete_report(&self, account: &str, region: &str, report_id: &str) -> bool {
         let now = self.now();
         self.lock().target(account, region).delete(report_id, now)
     }
 
-    /// Gives the reports that a target holds at the clock's time, in their order of creation.
+    /// Returns the reports that a target has at the clock's time, in order of creation.
     pub fn reports(&self, account: &str, region: &str) -> Vec<Report> {
         let now = self.now();
         let mut state = self.lock();
@@ -415,96 +426,96 @@ impl World {
             .collect()
     }
 
-    /// Counts the reports that a target holds at the clock's time.
+    /// Returns the number of reports that a target has at the clock's time.
     pub fn report_count(&self, account: &str, region: &str) -> usize {
         let now = self.now();
         self.lock().target(account, region).live(0, now).count()
     }
 
-    /// Makes EC2 refuse a `MaxResults` above `size` in one target.
+    /// Sets the largest `MaxResults` that EC2 accepts in one target.
     pub fn set_max_page_size(&self, account: &str, region: &str, size: usize) {
         self.lock().target(account, region).max_page_size = Some(size);
     }
 
-    /// Sets how long a page token is good for; an hour if never set.
+    /// Sets the lifetime of page tokens; the default is an hour.
     pub fn set_page_token_lifetime(&self, lifetime: Duration) {
         self.lock().page_token_lifetime = lifetime;
     }
 
-    /// Sets whether IDs of reports that are not there are left out of the answers, instead of refused.
+    /// Sets whether unknown report IDs are ignored instead of refused.
     ///
-    /// EC2 documents neither; refused if never set.
+    /// EC2 documents neither; by default they are refused.
     pub fn leave_out_unknown_reports(&self, leaves_out: bool) {
         self.lock().leaves_out_unknown_reports = leaves_out;
     }
 
-    /// Sets whether entries come the first of each report, then the second of each, and so on.
+    /// Sets whether the first entry of each report is listed first, then the second of each, and so on.
     ///
-    /// EC2 documents no order; report by report if never set.
+    /// EC2 documents no order; by default entries are listed report by report.
     pub fn interleave_entries(&self, interleaves: bool) {
         self.lock().interleaves_entries = interleaves;
     }
 
-    /// Sets what becomes of reports that are created from now on.
+    /// Sets the outcome of reports that are created from now on.
     pub fn set_creation_outcome(&self, outcome: CreationOutcome) {
         let mut state = self.lock();
         state.creation = outcome;
         state.random = Random::new(outcome.seed);
     }
 
-    /// Puts a role into an account.
+    /// Adds a role to an account.
     pub fn role(&self, account: &str, role: RoleOptions) {
         let key = (account.to_owned(), role.name.clone());
         self.lock().roles.insert(key, role);
     }
 
-    /// Puts an account into the organization, `ACTIVE`, `SUSPENDED` or `PENDING_CLOSURE`.
+    /// Adds an account to the organization, as `ACTIVE`, `SUSPENDED` or `PENDING_CLOSURE`.
     ///
-    /// The first one sets the organization up; the world's default account manages it.
+    /// The first one creates the organization; its management account is the world's default account.
     pub fn organization_account(&self, account: &str, status: &str) {
         self.lock()
             .organization
             .insert(account.to_owned(), status.to_owned());
     }
 
-    /// Sets how many accounts `ListAccounts` gives at most in one page; 20 if never set.
+    /// Sets the maximum number of accounts in a page of `ListAccounts`; the default is 20.
     pub fn set_organization_page_size(&self, size: usize) {
         self.lock().organization_page_size = size.max(1);
     }
 }
 
 impl WorldBuilder {
-    /// Sets the clock; the system's if never set.
+    /// Sets the clock; the default is the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Adds an account; the first one is the default, [`DEFAULT_ACCOUNT`] if there is none.
+    /// Adds an account. The first one is the default account; without any it is [`DEFAULT_ACCOUNT`].
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.accounts.push(account.into());
         self
     }
 
-    /// Sets the enabled Regions; [`CLASSIC_REGIONS`] if never set.
+    /// Sets the enabled Regions; the default is [`CLASSIC_REGIONS`].
     pub fn regions<R: Into<String>>(mut self, regions: impl IntoIterator<Item = R>) -> Self {
         self.regions = Some(regions.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Adds a Region that exists but is enabled for no account.
+    /// Adds a Region that exists but is not enabled for any account.
     pub fn disabled_region(mut self, region: impl Into<String>) -> Self {
         self.disabled_regions.push(region.into());
         self
     }
 
-    /// Sets the seed of everything that EC2 leaves undefined, such as the order of Regions.
+    /// Sets the seed of what EC2 leaves undefined, such as the order of Regions.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Makes the world.
+    /// Builds the world.
     pub fn build(self) -> World {
         let enabled = self.regions.unwrap_or_else(|| {
             CLASSIC_REGIONS

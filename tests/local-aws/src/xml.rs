@@ -1,24 +1,27 @@
-//! A writer of the XML that the Query protocols answer with.
+//! A writer of the XML documents of the Query protocols.
 
-/// Builds one XML document; every opened element has to be closed by its writer.
+pub(crate) const EC2_NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+pub(crate) const STS_NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+
+/// Builds one XML document. The caller must close every element that it opens.
 pub(crate) struct Xml {
     text: String,
     style: Style,
 }
 
-/// How unusual a legal document is written.
+/// The style of a legal document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Style {
     /// As AWS writes it.
     #[default]
     Plain,
-    /// With unknown members, comments and numeric character references.
+    /// With unknown fields, comments and numeric character references.
     Unusual,
     /// Every text in a CDATA section.
     CData,
 }
 
-/// What can't stand for itself in a text.
+/// The characters that must be escaped in a text.
 const ESCAPED: [char; 6] = ['&', '<', '>', '"', '\'', '\r'];
 
 impl Xml {
@@ -43,7 +46,7 @@ impl Xml {
     }
 
     pub(crate) fn close(&mut self, name: &str) {
-        // Only a structure can have a member more; in a list it would be one entry more.
+        // Only in a structure: in a list, one more field would be one more element.
         if self.style == Style::Unusual && name == "item" {
             self.text.push_str(
                 "<memberOfTheFuture><item><state>pending</state></item></memberOfTheFuture>",
@@ -56,11 +59,11 @@ impl Xml {
         self.text.extend(["\n<", name, "/>"]);
     }
 
-    /// Writes an element that holds only text.
+    /// Writes an element that contains only text.
     pub(crate) fn leaf(&mut self, name: &str, value: &str) {
         self.text.extend(["\n<", name, ">"]);
         match self.style {
-            // Nearly every text; the benches wait for it.
+            // Nearly every text, so this path is fast: the benchmarks wait for it.
             Style::Plain if !value.contains(ESCAPED) => self.text.push_str(value),
             Style::Plain => value.chars().for_each(|letter| self.letter(letter)),
             Style::Unusual => {
@@ -81,7 +84,7 @@ impl Xml {
         self.text.extend(["</", name, ">"]);
     }
 
-    /// Writes an element only if there is something to write.
+    /// Writes an element if there is a value.
     pub(crate) fn optional(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.leaf(name, value);
@@ -104,7 +107,7 @@ impl Xml {
             '>' => self.text.push_str("&gt;"),
             '"' => self.text.push_str("&quot;"),
             '\'' => self.text.push_str("&#39;"),
-            // A parser would turn a bare one into a line feed.
+            // A parser would read a bare one as a line feed.
             '\r' => self.text.push_str("&#xD;"),
             letter => self.text.push(letter),
         }

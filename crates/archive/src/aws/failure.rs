@@ -35,8 +35,10 @@ pub enum FailureKind {
     RegionRefused,
     /// EC2 does not know the page token, or no longer knows it.
     TokenRefused,
-    /// EC2 does not accept the page size.
+    /// EC2 does not accept the value of a parameter; the page size is the only one that the auditor chooses.
     PageSizeRefused,
+    /// EC2 does not accept a page size beside other parameters, such as a list of IDs.
+    PageSizeBesideIds,
     /// A dry run that would have been permitted.
     PermittedDryRun,
     /// The condition of a write does not hold (S3's 412).
@@ -137,7 +139,8 @@ where
         let failure = match &error {
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
-                service_error(answer.err(), status)
+                let failure = service_error(answer.err(), status);
+                with_bucket_region(failure, answer.raw())
             }
             other => {
                 let (code, kind) = unanswered(other);
@@ -164,11 +167,31 @@ where
         None => format!("Http{status}"),
     };
     CallFailure {
-        kind: kind_of(&code, &message, status),
+        kind: kind_of(&code, status),
         code,
         message,
         request_id: None,
     }
+}
+
+/// Adds the Region of the bucket to the message of a call that was sent to another Region.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Redirects.html>
+fn with_bucket_region(mut failure: CallFailure, answer: &HttpResponse) -> CallFailure {
+    let is_redirect = matches!(answer.status().as_u16(), 301 | 307 | 308)
+        || matches!(
+            failure.code.as_str(),
+            "PermanentRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException"
+        );
+    if let Some(region) = answer.headers().get("x-amz-bucket-region")
+        && is_redirect
+    {
+        let hint = format!("; the bucket is in {region}: set AWS_REGION={region}");
+        failure.message.push_str(&hint);
+    }
+    failure
 }
 
 /// The code of a call that no service answered.
@@ -193,17 +216,15 @@ where
 /// Classifies a service's error by its code, else by its HTTP status.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>
-fn kind_of(code: &str, message: &str, status: u16) -> FailureKind {
+fn kind_of(code: &str, status: u16) -> FailureKind {
     match code {
         "DryRunOperation" => FailureKind::PermittedDryRun,
         "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => FailureKind::Denied,
         "AuthFailure" | "OptInRequired" => FailureKind::RegionRefused,
         "InvalidPaginationToken" | "InvalidNextToken" => FailureKind::TokenRefused,
-        "InvalidParameterValue" | "InvalidParameterCombination" | "InvalidMaxResults"
-            if message.contains("MaxResults") || message.contains("maxResults") =>
-        {
-            FailureKind::PageSizeRefused
-        }
+        // By code alone: EC2 words these in many ways.
+        "InvalidParameterValue" | "InvalidMaxResults" => FailureKind::PageSizeRefused,
+        "InvalidParameterCombination" => FailureKind::PageSizeBesideIds,
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
         // S3 answers `NotFound` where an answer has no body.

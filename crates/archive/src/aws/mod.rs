@@ -20,4 +20,4 @@ pub use s3::{
 };
 pub use token_cycle::TokenCycle;
 pub use write_headers::{CannedAcl, Encryption, UnknownAcl, UnknownEncryption, WriteHeaders};
-pub use xml_guard::RejectBrokenXml;
+pub use xml_guard::{RejectBrokenXml, check_whole_document};

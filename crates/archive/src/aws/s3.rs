@@ -195,25 +195,40 @@ impl Bucket {
         }))
     }
 
+    /// Reads an object chunk by chunk into a value that `start` makes anew for each attempt; `None` when
+    /// there is no object. Reads again if the body is interrupted.
+    ///
+    /// # Errors
+    /// Fails as [`read`](Self::read) does.
+    pub async fn fold<T>(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        start: impl Fn() -> T,
+        mut each_chunk: impl FnMut(&mut T, &[u8]),
+    ) -> Result<Option<(T, StoredFacts)>, CallFailure> {
+        let mut attempts = ReadAttempts::default();
+        loop {
+            let mut folded = start();
+            let read = self.read(key, version_id, |chunk| each_chunk(&mut folded, chunk));
+            match read.await {
+                Ok(facts) => return Ok(facts.map(|facts| (folded, facts))),
+                Err(failure) => attempts.again_after(failure)?,
+            }
+        }
+    }
+
     /// Reads a small object whole; `None` when there is none.
     ///
     /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
-        let mut attempts = ReadAttempts::default();
-        loop {
-            let mut bytes = Vec::new();
-            let read = self.read(key, None, |chunk| bytes.extend_from_slice(chunk));
-            match read.await {
-                Ok(facts) => {
-                    return Ok(facts.map(|facts| Stored {
-                        bytes: bytes.into(),
-                        facts,
-                    }));
-                }
-                Err(failure) => attempts.again_after(failure)?,
-            }
-        }
+        let extend = |bytes: &mut Vec<u8>, chunk: &[u8]| bytes.extend_from_slice(chunk);
+        let read = self.fold(key, None, Vec::new, extend).await?;
+        Ok(read.map(|(bytes, facts)| Stored {
+            bytes: bytes.into(),
+            facts,
+        }))
     }
 
     /// Returns whether there is an object, without reading it.

@@ -36,14 +36,21 @@ impl Intercept for RejectBrokenXml {
             return Ok(());
         }
         let body = response.body().bytes().ok_or("the answer was not read")?;
-        check(body).map_err(BoxError::from)
+        check_whole_document(body)
+            .map(|_| ())
+            .map_err(BoxError::from)
     }
 }
 
 const DIVIDED_TEXT: &str = "the answer has a text with a comment inside";
 
-fn check(document: &[u8]) -> Result<(), String> {
+/// Returns the name of a document's root element.
+///
+/// # Errors
+/// Fails if the document is not whole and well-formed, or has a text that a decoder would read only in part.
+pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
     let mut reader = Reader::from_reader(document);
+    let mut root = String::new();
     let (mut depth, mut roots) = (0_usize, 0_usize);
     // What the innermost element has had since its start tag, as long as that is text only.
     let (mut text, mut interrupted) = (false, false);
@@ -52,18 +59,25 @@ fn check(document: &[u8]) -> Result<(), String> {
             .read_event()
             .map_err(|error| format!("the answer is no well-formed XML: {error}"))?;
         match event {
-            Event::Start(_) => {
-                roots += usize::from(depth == 0);
+            Event::Start(tag) => {
+                if depth == 0 {
+                    (root, roots) = (tag.local_name().into_inner().to_owned(), roots + 1);
+                }
                 depth += 1;
                 (text, interrupted) = (false, false);
             }
-            Event::Empty(_) => {
-                roots += usize::from(depth == 0);
+            Event::Empty(tag) => {
+                if depth == 0 {
+                    (root, roots) = (tag.local_name().into_inner().to_owned(), roots + 1);
+                }
                 (text, interrupted) = (false, false);
             }
             Event::End(_) => {
                 depth -= 1;
                 (text, interrupted) = (false, false);
+            }
+            Event::Text(stretch) if depth == 0 && !stretch.trim_ascii().is_empty() => {
+                return Err("the answer has a text outside its root element".to_owned());
             }
             Event::Text(stretch) if interrupted && !stretch.trim_ascii().is_empty() => {
                 return Err(DIVIDED_TEXT.to_owned());
@@ -77,7 +91,7 @@ fn check(document: &[u8]) -> Result<(), String> {
         }
     }
     match (roots, depth) {
-        (1, 0) => Ok(()),
+        (1, 0) => Ok(root),
         (_, 0) => Err(format!("the answer has {roots} root elements and not one")),
         _ => Err(format!(
             "the answer was cut short: {depth} elements are not closed"
@@ -91,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_whole_document_passes() {
-        check(b"<?xml version=\"1.0\"?>\n<a x='1'><!-- b --><b/>t&amp;<c> <!-- d -->\n<e><!-- f -->g&lt;h<!-- i --></e></c></a>\n")
+        check_whole_document(b"<?xml version=\"1.0\"?>\n<a x='1'><!-- b --><b/>t&amp;<c> <!-- d -->\n<e><!-- f -->g&lt;h<!-- i --></e></c></a>\n")
             .unwrap();
     }
 
@@ -99,14 +113,17 @@ mod tests {
     fn every_cut_of_a_document_is_found() {
         let document = b"<a><b>text</b><c d=\"e\"/></a>";
         for end in 0..document.len() {
-            assert!(check(&document[..end]).is_err(), "cut after {end} bytes");
+            assert!(
+                check_whole_document(&document[..end]).is_err(),
+                "cut after {end} bytes"
+            );
         }
     }
 
     #[test]
     fn a_wrong_end_tag_and_a_second_root_are_found() {
-        assert!(check(b"<a><b></a></b>").is_err());
-        assert!(check(b"<a/><a/>").is_err());
+        assert!(check_whole_document(b"<a><b></a></b>").is_err());
+        assert!(check_whole_document(b"<a/><a/>").is_err());
     }
 
     #[test]
@@ -119,7 +136,10 @@ mod tests {
             " <!-- x -->Team",
         ] {
             let document = format!("<a><b>{text}</b></a>");
-            assert!(check(document.as_bytes()).is_err(), "{document}");
+            assert!(
+                check_whole_document(document.as_bytes()).is_err(),
+                "{document}"
+            );
         }
     }
 }

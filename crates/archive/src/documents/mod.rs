@@ -21,6 +21,6 @@ pub use ledger::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
 pub use outcome::{Tally, TargetOutcome};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{
-    AUDITOR_NAME, Baseline, Generator, PreviousSnapshot, ReportFilter, RunFacts, SCHEMA_VERSION,
-    Scope, Snapshot,
+    AUDITOR_NAME, AUDITOR_VERSION, Baseline, Generator, PreviousSnapshot, ReportFilter, RunFacts,
+    SCHEMA_VERSION, Scope, Snapshot,
 };

@@ -21,6 +21,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The name of the program that writes snapshots.
 pub const AUDITOR_NAME: &str = "image-usage-auditor";
 
+/// The version of that program, and of this crate. Its rules and texts may differ from those of others.
+pub const AUDITOR_VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// One run, whole: written last, its presence says that everything it names is in the archive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
@@ -133,7 +136,7 @@ impl Snapshot {
             run_id,
             auditor: Generator {
                 name: AUDITOR_NAME.to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version: AUDITOR_VERSION.to_owned(),
             },
             scope,
             scheduled_at,
