@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from copy import deepcopy
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class Archive:
 
     def without_reports(self, folder):
         """Returns an archive with one run, whose targets are complete and have no reports."""
-        complete = [target for target in self.targets if target["object"]]
+        complete = [deepcopy(target) for target in self.targets if target["object"]]
         for target in complete:
             key = target["object"]["key"]
             empty = gzip.compress(b"")
@@ -111,7 +112,7 @@ class Archive:
     def with_a_large_snapshot(self, folder):
         """Returns a copy of the archive whose newest snapshot is larger than what DuckDB reads by default."""
         shutil.copytree(self.folder / "image-usage", folder / "image-usage")
-        large = json.loads(json.dumps(self.snapshot))
+        large = deepcopy(self.snapshot)
         [error] = [target["error"] for target in large["targets"] if target["error"]]
         error["message"] += " long" * (DUCKDB_OBJECT_BYTES // 5)
         day = f"dt={large['scheduled_at'][:10]}"
