@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration as Wait;
 
-use image_usage_auditor::audit::{Answer, Auditor, Summary};
-use local_aws::{Entry, Fault, FaultKind, LocalAws, Report, When};
+use image_usage_auditor::audit::{Answer, Auditor, RunError, Summary};
+use local_aws::{AccountStates, Entry, Fault, FaultKind, LocalAws, Report, When};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -277,5 +277,54 @@ async fn a_request_for_an_account_that_is_not_configured_is_refused_by_name() {
     assert_eq!(
         error.to_string(),
         "`account_ids[1]`: 999988887777 is not among the accounts of AUDITOR_ACCOUNTS"
+    );
+}
+
+/// The targets' accounts of a run over an organization whose accounts say this about their state.
+async fn audited_accounts(states: AccountStates, status: &str) -> Result<Vec<String>, RunError> {
+    let world = world(&[REGION]);
+    world.organization_account(ACCOUNT, status);
+    world.organization_account("222233334444", "SUSPENDED");
+    world.set_organization_states(states);
+    let aws = local_aws(&world).await;
+    let variables = [
+        ("AUDITOR_ACCOUNTS", "organization"),
+        ("AUDITOR_ROLE_NAME", "reader"),
+    ];
+    let summary = run_at(&auditor(&aws, &variables).await, now()).await?;
+    let snapshot = Archive::of(&aws).snapshot(&summary);
+    let targets = snapshot["targets"].as_array().unwrap().iter();
+    Ok(targets
+        .map(|target| text(&target["account_id"]).to_owned())
+        .collect())
+}
+
+#[tokio::test]
+async fn an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_state() {
+    for states in [
+        AccountStates::State,
+        AccountStates::Status,
+        AccountStates::StateAndStatus,
+    ] {
+        let audited = audited_accounts(states, "ACTIVE").await.unwrap();
+        assert_eq!(audited, [ACCOUNT], "{states:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_without_state_and_status_is_named_and_never_skipped() {
+    let refused = audited_accounts(AccountStates::Neither, "ACTIVE").await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "no target could be audited: MalformedResponse: Organizations lists the account 111122223333 with neither State nor Status"
+    );
+}
+
+#[tokio::test]
+async fn an_organization_without_an_active_account_is_an_error_of_its_own() {
+    let refused = audited_accounts(AccountStates::State, "SUSPENDED").await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "no target could be audited: MalformedResponse: Organizations lists no active account"
     );
 }
