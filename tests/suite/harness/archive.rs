@@ -1,203 +1,20 @@
-//! What the tests share: a local AWS, an auditor that talks to it, and a reader of the archive.
+//! Reads an archive, and compares it with what EC2 held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use image_usage_archive::aws::Aws;
 use image_usage_archive::domain::digest::hex;
-use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_auditor::audit::{Answer, Auditor, Invocation, RunError, Summary};
-use image_usage_auditor::settings::Settings;
-use local_aws::{Clock, LocalAws, Report, ResourceTypeOption, World};
+use image_usage_auditor::audit::Summary;
+use local_aws::{LocalAws, Report, World};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use time::{Duration, OffsetDateTime};
 
-use crate::schemas;
-
-pub(crate) const ACCOUNT: &str = "111122223333";
-pub(crate) const BUCKET: &str = "archive";
-pub(crate) const NOW: &str = "2026-11-22T06:00:05.250Z";
-const ARN: &str = "arn:aws:lambda:us-east-1:111122223333:function:image-usage-auditor";
-
-/// A binary of another package of the workspace, beside this one.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    tests.ancestors().nth(2).unwrap().join(name)
-}
-
-pub(crate) fn now() -> OffsetDateTime {
-    OffsetDateTime::parse(NOW, &time::format_description::well_known::Rfc3339).unwrap()
-}
-
-/// A world at [`NOW`] with these Regions.
-pub(crate) fn world(regions: &[&str]) -> World {
-    let regions = regions.iter().copied();
-    World::builder()
-        .clock(Clock::fixed(now()))
-        .account(ACCOUNT)
-        .regions(regions)
-        .build()
-}
-
-/// A local AWS with an empty archive; in the end every document there has to be as its schema says.
-pub(crate) async fn local_aws(world: &World) -> LocalAws {
-    let mut aws = LocalAws::start(world.clone()).await.unwrap();
-    aws.create_bucket(BUCKET).unwrap();
-    aws.look_in_the_end(|root| schemas::check_folder(&root.join(BUCKET)));
-    aws
-}
-
-/// Says that a test harms the archive, so that its documents needn't be as their schemas say.
-pub(crate) fn will_be_harmed(aws: &mut LocalAws) {
-    aws.look_in_the_end(|_| {});
-}
-
-/// A healthy report with this ID.
-pub(crate) fn report(id: &str) -> Report {
-    Report {
-        image_id: Some("ami-0abcdef1234567890".to_owned()),
-        report_id: Some(id.to_owned()),
-        state: Some("available".to_owned()),
-        creation_time: Some(now() - Duration::days(10)),
-        expiration_time: Some(now() + Duration::days(20)),
-        ..Report::default()
-    }
-}
-
-pub(crate) fn healthy_reports(count: usize) -> impl Iterator<Item = Report> {
-    (0..count).map(|number| report(&format!("amiur-{number:017x}")))
-}
-
-/// Puts an object in the place of another, as whoever may write to the bucket can.
-pub(crate) fn overwrite(aws: &LocalAws, key: &str, bytes: &[u8]) {
-    let address = aws.endpoint().replace("http://", "");
-    let mut connection = TcpStream::connect(&address).unwrap();
-    let head = format!(
-        "PUT /{BUCKET}/{key} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        bytes.len()
-    );
-    connection.write_all(head.as_bytes()).unwrap();
-    connection.write_all(bytes).unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-pub(crate) async fn auditor(aws: &LocalAws, variables: &[(&str, &str)]) -> Auditor {
-    auditor_at(aws, "us-east-1", variables).await
-}
-
-/// An auditor whose function runs in the Region `home`.
-pub(crate) async fn auditor_at(aws: &LocalAws, home: &str, variables: &[(&str, &str)]) -> Auditor {
-    let variables: BTreeMap<&str, &str> = [("AUDITOR_ARCHIVE_BUCKET", BUCKET)]
-        .into_iter()
-        .chain(variables.iter().copied())
-        .collect();
-    let settings =
-        Settings::from_variables(|name| variables.get(name).map(|value| (*value).to_owned()))
-            .unwrap();
-    let home = home.parse().unwrap();
-    let access_key_id = format!("AKIA{ACCOUNT}");
-    let client = Aws::at_endpoint(&aws.endpoint(), &home, &access_key_id).await;
-    Auditor::new(settings, &client, home, "image-usage-auditor".to_owned())
-}
-
-pub(crate) fn invocation() -> Invocation {
-    Invocation {
-        request_id: "0d6a6b3f-5b0e-4f7f-8d9c-3f1f9a1c2b4d".to_owned(),
-        function_arn: ARN.to_owned(),
-        started_at: NOW.parse().unwrap(),
-        time_left: None,
-    }
-}
-
-pub(crate) fn scheduled_event() -> Value {
-    json!({
-        "version": "0", "id": "7bf73129-1428-4cd3-a780-95db273d1602", "detail-type": "Scheduled Event",
-        "source": "aws.events", "account": ACCOUNT, "time": "2026-11-22T06:00:00Z", "region": "us-east-1",
-        "resources": [], "detail": {}
-    })
-}
-
-/// A scheduled event of another day than [`scheduled_event`]'s; each moment has an event of its own.
-pub(crate) fn event_at(time: OffsetDateTime) -> Value {
-    let time = local_aws::timestamp(time);
-    let mut event = scheduled_event();
-    event["id"] = json!(format!("the event of {time}"));
-    event["time"] = json!(time);
-    event
-}
-
-pub(crate) fn invocation_at(time: OffsetDateTime) -> Invocation {
-    Invocation {
-        started_at: local_aws::timestamp(time).parse().unwrap(),
-        ..invocation()
-    }
-}
-
-/// The scheduled audit of the moment that a world's clock shows.
-pub(crate) async fn run_at(auditor: &Auditor, time: OffsetDateTime) -> Result<Summary, RunError> {
-    match auditor.handle(event_at(time), invocation_at(time)).await? {
-        Answer::Summary(summary) => Ok(*summary),
-        Answer::Preflight(_) => panic!("a run was asked for"),
-    }
-}
-
-pub(crate) async fn run(auditor: &Auditor, payload: Value) -> Result<Summary, RunError> {
-    match auditor.handle(payload, invocation()).await? {
-        Answer::Summary(summary) => Ok(*summary),
-        Answer::Preflight(_) => panic!("a run was asked for"),
-    }
-}
-
-/// Whether a key is that of an object which an attempt at a run has written: `RUN_ID.ATTEMPT.jsonl.gz`.
-pub(crate) fn is_object_of(key: &str, run_id: &str) -> bool {
-    let name = key.rsplit('/').next().unwrap();
-    let attempt = name
-        .strip_prefix(run_id)
-        .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".jsonl.gz"));
-    attempt.is_some_and(|attempt| {
-        attempt.len() == 8 && attempt.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
-}
-
-/// A text with the same word for every attempt, in the keys that it contains.
-pub(crate) fn without_attempts(text: &str) -> String {
-    const ENDING: &str = ".jsonl.gz";
-    let mut pieces = text.split(ENDING).collect::<Vec<_>>();
-    let rest = pieces.pop().unwrap_or_default();
-    let mut without = String::new();
-    for piece in pieces {
-        without += &piece[..piece.len() - "0badcafe".len()];
-        without += "ATTEMPT";
-        without += ENDING;
-    }
-    without + rest
-}
-
-/// Waits until something has come to pass.
-pub(crate) async fn until(mut has_happened: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if has_happened() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
-    panic!("it never happened");
-}
-
-/// The audit of every listed Region, scheduled.
-pub(crate) async fn audit(aws: &LocalAws, regions: &str) -> (Summary, Archive) {
-    let auditor = auditor(aws, &[("AUDITOR_REGIONS", regions)]).await;
-    let summary = run(&auditor, scheduled_event()).await.unwrap();
-    (summary, Archive::of(aws))
-}
+use super::BUCKET;
+use super::oracle::{apart, expected_entries, expected_line};
 
 /// The archive as it lies on disk.
 pub(crate) struct Archive {
@@ -489,77 +306,29 @@ impl Archive {
     }
 }
 
-/// The lines that a report's entries have to become, each once.
-pub(crate) fn expected_entries(account: &str, region: &str, report: &Report) -> Vec<Value> {
-    let line = |consumer: Value, resource_type: Value, usage_count: Value| {
-        json!({
-            "account_id": account, "region": region, "report_id": report.report_id,
-            "image_id": report.image_id, "report_creation_time": written_time(report.creation_time),
-            "consumer_account_id": consumer, "resource_type": resource_type, "usage_count": usage_count,
-        })
-    };
-    if report.entries.is_empty() {
-        return vec![line(Value::Null, Value::Null, json!(0))];
-    }
-    let entries = report.entries.iter().map(|entry| {
-        line(
-            json!(entry.account_id),
-            json!(entry.resource_type),
-            json!(entry.usage_count),
-        )
-    });
-    let mut once: Vec<Value> = Vec::new();
-    for entry in entries {
-        if !once.contains(&entry) {
-            once.push(entry);
-        }
-    }
-    once
-}
-
-/// A time as the archive tells it; EC2 tells times in milliseconds.
-fn written_time(time: Option<OffsetDateTime>) -> Option<String> {
-    time.map(|time| {
-        let time: Timestamp = local_aws::timestamp(time).parse().unwrap();
-        time.to_string()
+/// Whether a key is that of an object which an attempt at a run has written: `RUN_ID.ATTEMPT.jsonl.gz`.
+pub(crate) fn is_object_of(key: &str, run_id: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap();
+    let attempt = name
+        .strip_prefix(run_id)
+        .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".jsonl.gz"));
+    attempt.is_some_and(|attempt| {
+        attempt.len() == 8 && attempt.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
 }
 
-/// The line that a report has to become, without its findings and where its entries are.
-fn expected_line(account: &str, region: &str, report: &Report) -> Value {
-    let resource_types: Vec<Value> = report
-        .resource_types
-        .iter()
-        .map(|kind| {
-            let options = kind
-                .options
-                .iter()
-                .map(|ResourceTypeOption { name, values }| json!({"name": name, "values": values}));
-            json!({"resource_type": kind.resource_type, "options": options.collect::<Vec<_>>()})
-        })
-        .collect();
-    let tags: BTreeMap<&str, Option<&str>> = report
-        .tags
-        .iter()
-        .map(|tag| {
-            let key = tag.key.as_deref().unwrap_or_default();
-            (key, tag.value.as_deref())
-        })
-        .collect();
-    json!({
-        "account_id": account, "region": region, "report_id": report.report_id, "image_id": report.image_id,
-        "state": report.state, "state_reason": report.state_reason,
-        "creation_time": written_time(report.creation_time), "expiration_time": written_time(report.expiration_time),
-        "resource_types": resource_types, "requested_account_ids": report.account_ids, "tags": tags,
-    })
-}
-
-/// Tells how many lines are bare ones, and gives the others, sorted.
-fn apart(lines: impl Iterator<Item = Value>, bare: &Value) -> (usize, Vec<String>) {
-    let (bare, others): (Vec<Value>, Vec<Value>) = lines.partition(|line| line == bare);
-    let mut others: Vec<String> = others.iter().map(Value::to_string).collect();
-    others.sort();
-    (bare.len(), others)
+/// A text with the same word for every attempt, in the keys that it contains.
+pub(crate) fn without_attempts(text: &str) -> String {
+    const ENDING: &str = ".jsonl.gz";
+    let mut pieces = text.split(ENDING).collect::<Vec<_>>();
+    let rest = pieces.pop().unwrap_or_default();
+    let mut without = String::new();
+    for piece in pieces {
+        without += &piece[..piece.len() - "0badcafe".len()];
+        without += "ATTEMPT";
+        without += ENDING;
+    }
+    without + rest
 }
 
 pub(crate) fn text(value: &Value) -> &str {
@@ -575,16 +344,4 @@ pub(crate) fn target<'a>(snapshot: &'a Value, region: &str) -> &'a Value {
         .iter()
         .find(|target| target["region"] == region)
         .unwrap_or_else(|| panic!("no {region}"))
-}
-
-/// The calls of one operation so far.
-pub(crate) fn count_calls(aws: &LocalAws, operation: &str) -> usize {
-    aws.calls()
-        .iter()
-        .filter(|call| call.operation == operation)
-        .count()
-}
-
-pub(crate) fn project_file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
