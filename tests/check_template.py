@@ -336,6 +336,9 @@ class Templates(unittest.TestCase):
         read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("src/settings.rs")))
         self.assertEqual(set(given), read | VARIABLES_OF_THE_CLIENT)
 
+    def test_page_size_is_left_to_the_function(self):
+        self.assertEqual(template("template.yaml")["Parameters"]["PageSize"]["Default"], "")
+
     def test_alarms_watch_metrics_that_the_code_publishes(self):
         published = set(re.findall(r'"([A-Za-z]+)"', source("src/**/metrics.rs")))
         metrics = [metric for alarm in alarms().values() for metric, _ in metrics_of(alarm) if metric["Namespace"] == NAMESPACE]
