@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration as Wait;
 
 use image_usage_auditor::audit::{Answer, Auditor, RunError, Summary};
-use local_aws::{AccountStates, Entry, Fault, FaultKind, LocalAws, Report, When};
+use local_aws::{AccountStates, Entry, Fault, FaultKind, LocalAws, Report, Tag, When, World};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::harness::{
-    ACCOUNT, Archive, BUCKET, auditor, event_at, healthy_reports, invocation_at, local_aws, now,
-    report, run_at, scheduled_event, target, text, will_be_harmed, world,
+    ACCOUNT, Archive, BUCKET, auditor, auditor_at, count_calls, event_at, healthy_reports,
+    invocation_at, local_aws, now, report, run_at, scheduled_event, target, text, will_be_harmed,
+    world,
 };
 
 const LISTING: &str = "DescribeImageUsageReports";
@@ -327,4 +328,151 @@ async fn an_organization_without_an_active_account_is_an_error_of_its_own() {
         refused.unwrap_err().to_string(),
         "no target could be audited: MalformedResponse: Organizations lists no active account"
     );
+}
+
+#[tokio::test]
+async fn a_bucket_that_demands_headers_gets_them_on_every_write() {
+    let denied = |operation: &str, header: &str| {
+        let denied = Fault::new(FaultKind::Denied).on(operation);
+        denied.lacking(header)
+    };
+    let world = world(&[REGION]);
+    // More than a part, so that there is an upload too.
+    let bulky = (0..2_500).map(|number| Report {
+        tags: bulky_tags(number),
+        ..used(&format!("amiur-{number:04}"), 0)
+    });
+    world.put_reports(ACCOUNT, REGION, bulky);
+    let aws = local_aws(&world).await;
+    for operation in ["PutObject", "CreateMultipartUpload"] {
+        for header in ["x-amz-server-side-encryption", "x-amz-acl"] {
+            aws.faults().add(denied(operation, header));
+        }
+    }
+    let refused = run_at(&auditor(&aws, &[]).await, now()).await;
+    assert_eq!(refused.unwrap_err().error_type(), "ArchiveFailed");
+    let variables = [
+        ("AUDITOR_ARCHIVE_ENCRYPTION", "AES256"),
+        ("AUDITOR_ARCHIVE_ACL", "bucket-owner-full-control"),
+    ];
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    let archive = Archive::of(&aws);
+    archive.check(&archive.snapshot(&summary), &world);
+    assert!(count_calls(&aws, "CompleteMultipartUpload") > 0);
+}
+
+/// Tags that gzip cannot make much smaller.
+fn bulky_tags(number: u64) -> Vec<Tag> {
+    let mut state = number;
+    let mut letters = || -> String {
+        (0..250)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                char::from(b'A' + (state >> 33) as u8 % 58)
+            })
+            .collect()
+    };
+    (0..12)
+        .map(|tag| Tag::new(format!("tag-{tag}"), letters()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_page_size_that_ec2_refuses_in_any_words_costs_one_call_a_run() {
+    let refusal = |code: &str| FaultKind::Error {
+        status: 400,
+        code: code.to_owned(),
+        message: "worded in any way".to_owned(),
+    };
+    let world = world(&[REGION]);
+    world.put_reports(
+        ACCOUNT,
+        REGION,
+        (0..30).map(|n| used(&format!("amiur-{n:02}"), 2)),
+    );
+    let variables = [("AUDITOR_PAGE_SIZE", "20")];
+
+    // Beside IDs, any size is refused: the run does without, and remembers that.
+    let aws = local_aws(&world).await;
+    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
+    aws.faults().add(combined.having("MaxResults"));
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    assert_eq!(summary.counts.entries.archived, 30);
+    assert_eq!(aws.faults().injected(), 1);
+
+    // Without a configured size, none is sent beside IDs at all.
+    let aws = local_aws(&world).await;
+    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
+    aws.faults().add(combined.having("MaxResults"));
+    run_at(&auditor(&aws, &[]).await, now()).await.unwrap();
+    assert_eq!(aws.faults().injected(), 0);
+
+    // A size that is too large is halved until EC2 accepts it.
+    let aws = local_aws(&world).await;
+    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
+    aws.faults()
+        .add(too_large.having("MaxResults").when(When::FirstN(2)));
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    assert_eq!(summary.counts.reports.total, 30);
+    let snapshot = Archive::of(&aws).snapshot(&summary);
+    assert_eq!(
+        target(&snapshot, REGION)["pages"],
+        6,
+        "pages of 5 instead of 20"
+    );
+    // The preflight does not call such a target failed.
+    let aws = local_aws(&world).await;
+    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
+    aws.faults().add(too_large.having("MaxResults"));
+    let auditor = auditor(&aws, &variables).await;
+    let answer = auditor.handle(json!({"dry_run": true}), invocation_at(now()));
+    let answer = serde_json::to_value(answer.await.unwrap()).unwrap();
+    assert_eq!(answer["counts"]["permitted"], 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_member_without_the_home_region_is_asked_in_the_partitions_default_region() {
+    const MEMBER: &str = "222233334444";
+    let home = "ap-east-1";
+    let world = World::builder()
+        .clock(local_aws::Clock::fixed(now()))
+        .account(ACCOUNT)
+        .account(MEMBER)
+        .regions([home, REGION])
+        .build();
+    world.role(
+        MEMBER,
+        local_aws::RoleOptions {
+            name: "reader".to_owned(),
+            ..Default::default()
+        },
+    );
+    let aws = local_aws(&world).await;
+    let not_enabled = Fault::new(FaultKind::AuthFailure)
+        .on("DescribeRegions")
+        .in_account(MEMBER);
+    aws.faults().add(not_enabled.in_region(home));
+    let disabled = FaultKind::Error {
+        status: 403,
+        code: "RegionDisabledException".to_owned(),
+        message: "STS is not activated in this region for account".to_owned(),
+    };
+    aws.faults()
+        .add(Fault::new(disabled).on("AssumeRole").in_region(home));
+    let variables = [
+        ("AUDITOR_ACCOUNTS", MEMBER),
+        ("AUDITOR_ROLE_NAME", "reader"),
+        ("AUDITOR_REGIONS", "all"),
+    ];
+    let auditor = auditor_at(&aws, home, &variables).await;
+    let summary = run_at(&auditor, now()).await.unwrap();
+    assert_eq!(summary.counts.targets.complete, 2);
 }

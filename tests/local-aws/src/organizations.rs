@@ -58,6 +58,7 @@ impl Organizations<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &[],
+            has: &|_| false,
             page: position,
         });
         let fault = ruling.kind.as_ref().and_then(|kind| {
