@@ -26,10 +26,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: .tools/cargo-lambda/.complete build ## Run the function on two days against a local AWS, and show what it found
+demo: build ## Run the function on two days against a local AWS, and show what it found
 	tests/demo.py --binaries "$(BINARIES)"
 
-picture: .tools/cargo-lambda/.complete .tools/picture/.complete build ## Draw docs/demo.svg from a run of the demo
+picture: .tools/picture/.complete build ## Draw docs/demo.svg from a run of the demo
 	COLUMNS=118 tests/demo.py --binaries "$(BINARIES)" --brief | .tools/picture/bin/python tests/demo_picture.py docs/demo.svg
 
 test: $(CHECKS) ## Run every check; the first failure stops it
@@ -95,7 +95,7 @@ check-boto3: .tools/python/.complete build
 check-versions: .tools/moto/.complete build
 	.tools/moto/bin/python tests/versions_check.py "$(BINARIES)"
 
-check-queries: .tools/python/.complete .tools/cargo-lambda/.complete build
+check-queries: .tools/python/.complete build
 	tests/demo.py --binaries "$(BINARIES)" >/dev/null
 	.tools/python/bin/python tests/docs_queries.py
 

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,15 +22,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
-CARGO_LAMBDA = ROOT / ".tools" / "cargo-lambda" / "bin" / "cargo-lambda"
 FUNCTION = "image-usage-auditor"
 COMMAND_LINE = "image-usage"
 BUCKET = "image-usage-demo"
 PREFIX = "image-usage/"
+# A scheduled event. The demo gives it a time and an ID of its own: the file's are those of a sample.
 EVENT = ROOT / "events" / "scheduled.json"
 
 REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
@@ -44,7 +44,10 @@ EXPECTED_STATUS = "partial"
 # The AMI already has a report; a newer one is requested between the two runs.
 IMAGE = "ami-ab5838e0ed22ed85d"
 IMAGE_REGION = "eu-west-1"
-SECOND_DAY = {"time": "2026-11-23T06:00:00Z", "id": "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"}
+# The runs are scheduled for 06:00 of yesterday and of today: the function accepts no time that is far from now.
+FIRST_ID = "7bf73129-1428-4cd3-a780-95db273d1602"
+SECOND_ID = "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"
+HOUR_OF_RUNS = 6
 SECONDS_PER_DAY = 86_400
 
 MAX_FINDINGS_PER_KIND = 4
@@ -115,18 +118,6 @@ class LambdaService:
 # ---------------------------------------------------------------- the services
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def accepts_connections(port):
-    with socket.socket() as client:
-        client.settimeout(0.5)
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 def clean_environment(**variables):
     """Returns the environment without the user's AWS settings, so that no account can be reached."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AUDITOR_"))}
@@ -153,15 +144,11 @@ def denials():
     ]
 
 
-def start_cargo_lambda(folder=DEMO):
-    """Starts cargo-lambda's Lambda service, and returns it with its addresses and its port."""
-    port = free_port()
-    options = ["--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port", port]
-    service = Service("lambda", [CARGO_LAMBDA, "lambda", "watch", *options], clean_environment(), folder)
-    service.wait_until(lambda: accepts_connections(port))
-    address = f"http://127.0.0.1:{port}"
-    addresses = LambdaService(f"{address}/.rt/{FUNCTION}", f"{address}/2015-03-31/functions/{FUNCTION}/invocations")
-    return service, addresses, port
+def local_lambda(endpoint):
+    """Returns the Lambda service of the local AWS for the function."""
+    path = f"{endpoint}/_local-aws/functions/{FUNCTION}"
+    _, body = send(urllib.request.Request(path, method="PUT"), INVOCATION_SECONDS)
+    return LambdaService(json.loads(body)["runtime_api"], f"{path}/invocations?timeout_seconds={INVOCATION_SECONDS}")
 
 
 def start_function(binaries, lambda_service, endpoint, settings, folder=DEMO):
@@ -209,19 +196,24 @@ def send(request, timeout=START_SECONDS):
         raise Failed(f"{error.url} returned the status {error.code}: {error.read().decode(errors='replace')}") from None
 
 
+def scheduled_events():
+    """Returns the scheduled events of the two days: of yesterday, and of today."""
+    event = json.loads(EVENT.read_text())
+    today = datetime.now(timezone.utc).replace(hour=HOUR_OF_RUNS, minute=0, second=0, microsecond=0)
+    days = ((today - timedelta(days=1), FIRST_ID), (today, SECOND_ID))
+    return [{**event, "time": f"{day:%Y-%m-%dT%H:%M:%SZ}", "id": event_id} for day, event_id in days]
+
+
 def invoke(lambda_service, services, event):
     """Sends an event to the function and returns its response."""
     request = urllib.request.Request(lambda_service.invocations, json.dumps(event).encode(), method="POST")
     request.add_header("Content-Type", "application/json")
-    headers, body = while_running(services, lambda: send(request, INVOCATION_SECONDS))
+    _, body = while_running(services, lambda: send(request, INVOCATION_SECONDS))
     log = services[-1].log
-    try:
-        response = json.loads(body)
-    except ValueError:
-        raise Failed(f"the function's response is not JSON: {body!r}", log) from None
-    if "X-Amz-Function-Error" in headers or "errorType" in response:
-        raise Failed(f"the function returned an error:\n{json.dumps(response, indent=2)}", log)
-    return response
+    outcome = json.loads(body)
+    if outcome["kind"] != "response":
+        raise Failed(f"the function did not respond:\n{json.dumps(outcome, indent=2)}", log)
+    return outcome["payload"]
 
 
 def while_running(services, call):
@@ -252,7 +244,7 @@ def request_newer_report(endpoint):
     parameters["ResourceType.1.ResourceType"] = "ec2:Instance"
     request = urllib.request.Request(f"{endpoint}/", urllib.parse.urlencode(parameters).encode(), method="POST")
     # The local AWS takes the Region and the service from the scope, and does not verify the signature.
-    scope = f"AKIDEMO/20261122/{IMAGE_REGION}/ec2/aws4_request"
+    scope = f"AKIDEMO/{datetime.now(timezone.utc):%Y%m%d}/{IMAGE_REGION}/ec2/aws4_request"
     request.add_header("Authorization", f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
     send(request)
 
@@ -419,7 +411,7 @@ def show_objects(summary, snapshot):
 
 
 def check_programs(binaries, *names):
-    for program in (CARGO_LAMBDA, *(binaries / name for name in names)):
+    for program in (binaries / name for name in names):
         if not program.exists():
             raise Failed(f"{program} does not exist: run `make demo`, which builds it")
 
@@ -430,17 +422,16 @@ def run(binaries, services, brief):
     (DEMO / "s3").mkdir(parents=True)
     local_aws, endpoint = start_local_aws(binaries, denials())
     services.append(local_aws)
-    cargo_lambda, lambda_service, _ = start_cargo_lambda()
-    services.append(cargo_lambda)
+    lambda_service = local_lambda(endpoint)
     services.append(start_function(binaries, lambda_service, endpoint, settings_of_demo()))
 
-    print(f"First day: the function is invoked with {EVENT.relative_to(ROOT)}")
-    event = json.loads(EVENT.read_text())
-    audit(lambda_service, services, event, endpoint)
+    first_day, second_day = scheduled_events()
+    print(f"First day: the function is invoked with a scheduled event for {first_day['time']}")
+    audit(lambda_service, services, first_day, endpoint)
     print("Second day: EC2 has finished some reports, deleted others, and was asked for a newer report of one AMI")
     request_newer_report(endpoint)
     advance_clock(endpoint, SECONDS_PER_DAY)
-    summary, snapshot = audit(lambda_service, services, {**event, **SECOND_DAY}, endpoint)
+    summary, snapshot = audit(lambda_service, services, second_day, endpoint)
     if brief:
         show_briefly(snapshot)
     else:

@@ -9,8 +9,8 @@ Every block whose opening fence ends in `checked` runs where a user would run it
 with what this script reads from the archive on its own. The first line of a block is a comment that says
 what the block is for; a block that this script does not know is an error. SQL runs twice: as it is, and
 translated from Athena's dialect to DuckDB's, on tables with the columns of template.yaml. Each query also
-runs on an archive with the objects of an interrupted attempt, and on one without any report. The exit
-status is 1 if anything differs.
+runs on an archive with the objects of an interrupted attempt, on one without any report, and on one with a
+snapshot above 16 MB. The exit status is 1 if anything differs.
 """
 
 import gzip
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from copy import deepcopy
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +39,8 @@ TEXTS = {path: path.read_text() for path in FILES}
 ALL_TEXT = "\n".join(TEXTS.values())
 ARCHIVE = ROOT / ".demo" / "s3" / "image-usage-demo"
 LATEST = "image-usage/v1/latest.json"
+# The largest JSON document that DuckDB reads unless it is told otherwise.
+DUCKDB_OBJECT_BYTES = 16 * 1024 * 1024
 IMAGE = re.search(r"image_id = '(ami-\w+)'", ALL_TEXT)[1]
 
 failures = []
@@ -89,7 +92,7 @@ class Archive:
 
     def without_reports(self, folder):
         """Returns an archive with one run, whose targets are complete and have no reports."""
-        complete = [target for target in self.targets if target["object"]]
+        complete = [deepcopy(target) for target in self.targets if target["object"]]
         for target in complete:
             key = target["object"]["key"]
             empty = gzip.compress(b"")
@@ -99,10 +102,22 @@ class Archive:
             target.update(reports=0, entries_object=None)
         nothing = {"previous": None, "status": "complete", "targets": complete, "findings": [], "changes": None}
         snapshot = json.dumps({**self.snapshot, **nothing})
-        run = folder / f"image-usage/v1/snapshots/dt=2026-11-22/{self.snapshot['run_id']}.json"
+        date = self.snapshot["scheduled_at"][:10]
+        run = folder / f"image-usage/v1/snapshots/dt={date}/{self.snapshot['run_id']}.json"
         run.parent.mkdir(parents=True)
         for path in (run, folder / LATEST):
             path.write_text(snapshot)
+        return Archive(folder)
+
+    def with_a_large_snapshot(self, folder):
+        """Returns a copy of the archive whose newest snapshot is larger than what DuckDB reads by default."""
+        shutil.copytree(self.folder / "image-usage", folder / "image-usage")
+        large = deepcopy(self.snapshot)
+        [error] = [target["error"] for target in large["targets"] if target["error"]]
+        error["message"] += " long" * (DUCKDB_OBJECT_BYTES // 5)
+        day = f"dt={large['scheduled_at'][:10]}"
+        for path in (folder / f"image-usage/v1/snapshots/{day}/{large['run_id']}.json", folder / LATEST):
+            path.write_text(json.dumps(large))
         return Archive(folder)
 
 
@@ -311,7 +326,7 @@ def make_tables(database):
             CREATE VIEW {table['Name']} AS
             SELECT {names}, regexp_extract("$file", 'dt=([^/]+)', 1) AS dt, 's3://bucket/' || "$file" AS "$path"
             FROM read_json('{files}', format = 'newline_delimited', filename = '$file',
-                           hive_partitioning = false, columns = {{{columns}}})
+                           hive_partitioning = false, maximum_object_size = 67108864, columns = {{{columns}}})
         """)
 
 
@@ -495,6 +510,7 @@ def main():
     others = {
         "an archive with an interrupted attempt": Archive.with_an_interrupted_attempt,
         "an archive without reports": Archive.without_reports,
+        "an archive with a large snapshot": Archive.with_a_large_snapshot,
     }
     for kind, made in others.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -3,29 +3,25 @@
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use local_aws::{Fault, FaultKind, LocalAws, SeedOptions, Tag, World};
+use local_aws::{Fault, FaultKind, LocalAws, OutcomeKind, RuntimeApi, SeedOptions, Tag, World};
 use serde_json::{Value, json};
-use tiny_http::{Header, Method, Request, Response, Server};
 
 use crate::harness::{ACCOUNT, Archive, BUCKET, local_aws, project_file, report, text};
 
-/// No answer of the function takes so long, and no test waits longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The function's timeout. No answer takes this long, and no test waits longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const REGIONS: [&str; 3] = ["ap-southeast-2", "eu-west-1", "us-east-1"];
 
-/// A Lambda service with one function in it.
+/// The function as a process, and its Runtime API.
 pub(crate) struct Lambda {
-    server: Server,
-    function: Child,
-    /// The request for the next invocation, held back until there is one.
-    waiting: Option<Request>,
-    invocations: u32,
+    api: RuntimeApi,
+    process: Child,
 }
 
-/// What the function did with an invocation.
+/// The answer to an invocation.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) failed: bool,
@@ -33,11 +29,13 @@ pub(crate) struct Outcome {
 }
 
 impl Lambda {
+    /// Starts the function with these variables, beside those that Lambda sets.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
-        let server = Server::http("127.0.0.1:0").unwrap();
-        let function = Command::new(env!("CARGO_BIN_EXE_image-usage-auditor"))
+        let arn = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:auditor");
+        let api = RuntimeApi::start(&arn).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_image-usage-auditor"))
             .env_clear()
-            .env("AWS_LAMBDA_RUNTIME_API", server.server_addr().to_string())
+            .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", "auditor")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
@@ -49,13 +47,8 @@ impl Lambda {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        Self {
-            server,
-            function,
-            waiting: None,
-            invocations: 0,
-        }
+            .expect("the function's process starts");
+        Self { api, process }
     }
 
     fn for_archive(aws: &LocalAws) -> Self {
@@ -68,103 +61,65 @@ impl Lambda {
         ])
     }
 
-    fn request(&self) -> Request {
-        self.server
-            .recv_timeout(PATIENCE)
-            .unwrap()
-            .expect("the function asks and answers in time")
-    }
-
-    pub(crate) fn invoke(&mut self, payload: &str) -> Outcome {
-        let request_id = self.hand_over(payload);
-        let mut answer = self.request();
-        assert_eq!(*answer.method(), Method::Post);
-        let failed = match answer.url().rsplit_once('/') {
-            Some((invocation, "response")) if invocation.ends_with(&request_id) => false,
-            Some((invocation, "error")) if invocation.ends_with(&request_id) => true,
-            _ => panic!("unexpected: {}", answer.url()),
+    /// Invokes the function; the test fails unless the function answers.
+    pub(crate) fn invoke(&mut self, event: &str) -> Outcome {
+        let outcome = self.api.invoke(event, TIMEOUT);
+        let failed = match outcome.kind {
+            OutcomeKind::Response => false,
+            OutcomeKind::Error => true,
+            _ => panic!("the function did not answer: {outcome:?}"),
         };
-        let mut body = String::new();
-        answer.as_reader().read_to_string(&mut body).unwrap();
-        answer.respond(Response::empty(202)).unwrap();
         Outcome {
             failed,
-            payload: serde_json::from_str(&body).unwrap(),
+            payload: outcome.payload,
         }
     }
 
-    /// Gives the function an invocation, and doesn't wait for what it makes of it.
-    pub(crate) fn hand_over(&mut self, payload: &str) -> String {
-        let next = self.waiting.take().unwrap_or_else(|| self.request());
-        assert_eq!(next.url(), "/2018-06-01/runtime/invocation/next");
-        self.invocations += 1;
-        let request_id = format!("0d6a6b3f-5b0e-4f7f-8d9c-{:012}", self.invocations);
-        let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + PATIENCE;
-        let header = |name: &str, value: &str| Header::from_bytes(name, value).unwrap();
-        let event = Response::from_string(payload)
-            .with_header(header("lambda-runtime-aws-request-id", &request_id))
-            .with_header(header(
-                "lambda-runtime-deadline-ms",
-                &deadline.as_millis().to_string(),
-            ))
-            .with_header(header(
-                "lambda-runtime-invoked-function-arn",
-                &format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:auditor"),
-            ));
-        next.respond(event).unwrap();
-        request_id
+    /// Hands an event to the function without waiting for the answer.
+    pub(crate) fn hand_over(&mut self, event: &str) {
+        self.api.hand_over(event, TIMEOUT).unwrap();
     }
 
-    /// Kills the function, whatever it is at.
+    /// Kills the function, even in the middle of an invocation.
     pub(crate) fn kill(mut self) {
-        self.function.kill().unwrap();
-        self.function.wait().unwrap();
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
-    /// Ends the function, and returns its log.
+    /// Stops the function and returns its log.
     fn stop(mut self) -> Vec<Value> {
-        self.waiting.take();
-        self.function.kill().unwrap();
-        let output = take_output(&mut self.function);
+        self.process.kill().unwrap();
+        let output = self.take_output();
         output
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
             .collect()
+    }
+
+    fn take_output(&mut self) -> String {
+        let mut output = String::new();
+        let mut stdout = self.process.stdout.take().unwrap();
+        stdout.read_to_string(&mut output).unwrap();
+        let mut stderr = self.process.stderr.take().unwrap();
+        stderr.read_to_string(&mut output).unwrap();
+        self.process.wait().unwrap();
+        output
     }
 }
 
-fn error_type(request: &Request) -> Option<String> {
-    let wanted = |header: &&Header| header.field.equiv("lambda-runtime-function-error-type");
-    request
-        .headers()
-        .iter()
-        .find(wanted)
-        .map(|header| header.value.to_string())
-}
-
-fn take_output(function: &mut Child) -> String {
-    let mut output = String::new();
-    function
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut output)
-        .unwrap();
-    function
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut output)
-        .unwrap();
-    function.wait().unwrap();
-    output
+impl Drop for Lambda {
+    fn drop(&mut self) {
+        // A failed test leaves no process behind; one that has exited cannot be killed.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
 }
 
 fn event(name: &str) -> String {
     fs::read_to_string(project_file("events").join(name)).unwrap()
 }
 
-/// A world at the true time, as a function of its own process has no other.
+/// A world at the system's time, which is the only time that a function's process knows.
 async fn seeded_aws() -> LocalAws {
     let world = World::builder().account(ACCOUNT).regions(REGIONS).build();
     world.seed(&SeedOptions {
@@ -179,8 +134,52 @@ async fn seeded_aws() -> LocalAws {
     local_aws(&world).await
 }
 
+const SAMPLE_EVENTS: [&str; 7] = [
+    "request-filtered.json",
+    "request-full.json",
+    "request-one-region.json",
+    "request-preflight.json",
+    "request-report-ids.json",
+    "scheduled.json",
+    "scheduler.json",
+];
+
+fn check_preflight(summary: &Value) {
+    let targets = summary["targets"].as_array().unwrap();
+    let statuses: Vec<&str> = targets.iter().map(|line| text(&line["status"])).collect();
+    assert_eq!(statuses, ["permitted"; 3]);
+}
+
+/// Compares the snapshot of a run with its summary and with what its event asked for.
+fn check_run(name: &str, summary: &Value, archive: &Archive, world: &World) {
+    assert_eq!(summary["status"], "complete", "{name}");
+    assert_eq!(summary["already_archived"], false, "{name}");
+    let snapshot = archive.json(text(&summary["snapshot"]["key"]));
+    // Samples are audits of now, whatever their time.
+    assert_eq!(snapshot["scheduled_at"], snapshot["started_at"], "{name}");
+    assert_eq!(snapshot["counts"], summary["counts"], "{name}");
+    let targets = snapshot["targets"].as_array().unwrap().len();
+    let counts = &snapshot["counts"]["reports"];
+    let reports = counts["total"].as_u64().unwrap();
+    match name {
+        "request-one-region.json" => assert_eq!(targets, 1),
+        "request-report-ids.json" => assert_eq!((targets, reports), (1, 1)),
+        "request-filtered.json" => {
+            assert_eq!(snapshot["scope"]["full"], false);
+            assert!(reports > 0);
+            let failed_or_pending =
+                counts["error"].as_u64().unwrap() + counts["pending"].as_u64().unwrap();
+            assert_eq!(failed_or_pending, reports);
+        }
+        _ => {
+            assert_eq!(snapshot["scope"]["full"], true, "{name}");
+            archive.check(&snapshot, world);
+        }
+    }
+}
+
 #[tokio::test]
-async fn every_sample_event_is_answered() {
+async fn every_sample_event_is_audited() {
     let aws = seeded_aws().await;
     let archive = Archive::of(&aws);
     let mut lambda = Lambda::for_archive(&aws);
@@ -189,59 +188,27 @@ async fn every_sample_event_is_answered() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    let expected = [
-        "request-filtered.json",
-        "request-full.json",
-        "request-one-region.json",
-        "request-preflight.json",
-        "request-report-ids.json",
-        "scheduled.json",
-        "scheduler.json",
-    ];
-    assert_eq!(names, expected);
-    let mut metrics_expected = 0;
-    for name in names {
-        let outcome = lambda.invoke(&event(&name));
+    assert_eq!(names, SAMPLE_EVENTS);
+    for name in &names {
+        let outcome = lambda.invoke(&event(name));
         assert!(!outcome.failed, "{name}: {outcome:?}");
         if name == "request-preflight.json" {
-            let statuses: Vec<&str> = outcome.payload["targets"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|line| text(&line["status"]))
-                .collect();
-            assert_eq!(statuses, ["permitted"; 3]);
-            continue;
-        }
-        metrics_expected += 1;
-        assert_eq!(outcome.payload["status"], "complete", "{name}");
-        assert_eq!(outcome.payload["already_archived"], false, "{name}");
-        let snapshot = archive.json(text(&outcome.payload["snapshot"]["key"]));
-        assert_eq!(snapshot["scheduled_at"], "2026-11-22T06:00:00Z", "{name}");
-        assert_eq!(snapshot["counts"], outcome.payload["counts"], "{name}");
-        let targets = snapshot["targets"].as_array().unwrap().len();
-        let reports = snapshot["counts"]["reports"]["total"].as_u64().unwrap();
-        match name.as_str() {
-            "request-one-region.json" => assert_eq!(targets, 1),
-            "request-report-ids.json" => assert_eq!((targets, reports), (1, 1)),
-            "request-filtered.json" => {
-                assert_eq!(snapshot["scope"]["full"], false);
-                assert!(reports > 0);
-                let read: u64 = snapshot["counts"]["reports"]["error"].as_u64().unwrap()
-                    + snapshot["counts"]["reports"]["pending"].as_u64().unwrap();
-                assert_eq!(read, reports);
-            }
-            _ => {
-                assert_eq!(snapshot["scope"]["full"], true, "{name}");
-                archive.check(&snapshot, aws.world());
-            }
+            check_preflight(&outcome.payload);
+        } else {
+            check_run(name, &outcome.payload, &archive, aws.world());
         }
     }
-    let again = lambda.invoke(&event("scheduled.json"));
-    assert_eq!(again.payload["already_archived"], true);
+    // An event of now is the same run each time; a sample is a run each time.
+    let mut real: Value = serde_json::from_str(&event("scheduled.json")).unwrap();
+    real["time"] = json!(local_aws::timestamp(aws.world().clock().now()));
+    for again in [false, true] {
+        let outcome = lambda.invoke(&real.to_string());
+        assert_eq!(outcome.payload["already_archived"], again);
+    }
     let log = lambda.stop();
     let metrics: Vec<&Value> = log.iter().filter(|line| line["_aws"].is_object()).collect();
-    assert_eq!(metrics.len(), metrics_expected);
+    // The preflight and the repeated event write none.
+    assert_eq!(metrics.len(), SAMPLE_EVENTS.len());
     for line in log.iter().filter(|line| line["_aws"].is_null()) {
         assert!(
             line["timestamp"].is_string() && line["level"].is_string(),
@@ -253,7 +220,7 @@ async fn every_sample_event_is_answered() {
 }
 
 #[tokio::test]
-async fn the_metrics_line_has_every_metric_and_keeps_scoped_runs_apart() {
+async fn the_metrics_line_has_every_metric_and_separates_scoped_runs() {
     let aws = seeded_aws().await;
     let mut lambda = Lambda::for_archive(&aws);
     let full = lambda.invoke(&event("scheduled.json")).payload;
@@ -303,11 +270,11 @@ async fn the_metrics_line_has_every_metric_and_keeps_scoped_runs_apart() {
         (&line["TargetsComplete"], &line["SnapshotsWritten"]),
         (&json!(3), &json!(1))
     );
-    assert!(line["RunDuration"].as_u64().unwrap() < PATIENCE.as_millis() as u64);
+    assert!(line["RunDuration"].as_u64().unwrap() < TIMEOUT.as_millis() as u64);
 }
 
 #[tokio::test]
-async fn a_failed_run_is_told_to_lambda_by_its_name_and_the_next_one_goes_on() {
+async fn a_failed_run_is_reported_with_its_error_type_and_the_next_run_succeeds() {
     let aws = seeded_aws().await;
     let mut lambda = Lambda::for_archive(&aws);
     let outcome = lambda.invoke(r#"{"regions": ["Ireland"]}"#);
@@ -318,12 +285,12 @@ async fn a_failed_run_is_told_to_lambda_by_its_name_and_the_next_one_goes_on() {
     assert!(!lambda.invoke("{}").failed);
     let log = lambda.stop();
     let errors: Vec<&Value> = log.iter().filter(|line| line["level"] == "ERROR").collect();
-    assert_eq!(errors.len(), 1, "told once: {errors:?}");
+    assert_eq!(errors.len(), 1, "logged once: {errors:?}");
     assert_eq!(errors[0]["error"], message);
 }
 
 #[tokio::test]
-async fn no_text_from_outside_breaks_out_of_its_line_of_the_log() {
+async fn texts_from_outside_cannot_forge_log_lines() {
     const FORGED: &str = "no\r\n{\"level\":\"FORGED\",\"_aws\":{}}\n\u{2028}\u{85}\\\"";
     let world = World::builder().account(ACCOUNT).regions(REGIONS).build();
     let mut hostile = report("../../amiur-\n1");
@@ -366,24 +333,36 @@ async fn no_text_from_outside_breaks_out_of_its_line_of_the_log() {
 }
 
 #[test]
-fn a_function_with_invalid_settings_does_not_start_and_says_why() {
+fn a_function_with_invalid_settings_does_not_start_and_reports_the_setting() {
     let mut lambda = Lambda::start(&[
         ("AWS_REGION", "us-east-1"),
         ("AUDITOR_ARCHIVE_BUCKET", BUCKET),
         ("AUDITOR_EXPIRY_WINDOW_DAYS", "31"),
     ]);
-    let mut report = lambda.request();
-    assert_eq!(report.url(), "/2018-06-01/runtime/init/error");
-    assert_eq!(error_type(&report).as_deref(), Some("InvalidSettings"));
-    let mut body = String::new();
-    report.as_reader().read_to_string(&mut body).unwrap();
+    let outcome = lambda.api.invoke("{}", TIMEOUT);
+    assert_eq!(outcome.kind, OutcomeKind::InitError);
+    assert_eq!(outcome.error_type.as_deref(), Some("InvalidSettings"));
     let message = "AUDITOR_EXPIRY_WINDOW_DAYS is `31`: give a whole number from 0 to 30";
-    assert_eq!(
-        serde_json::from_str::<Value>(&body).unwrap()["errorMessage"],
-        message
-    );
-    report.respond(Response::empty(202)).unwrap();
-    let output = take_output(&mut lambda.function);
+    assert_eq!(outcome.payload["errorMessage"], message);
+    let output = lambda.take_output();
     assert!(output.contains(message), "{output}");
-    assert!(!lambda.function.wait().unwrap().success());
+    assert!(!lambda.process.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_function_that_is_killed_during_an_invocation_is_reported() {
+    let aws = seeded_aws().await;
+    aws.faults().add(Fault::new(FaultKind::Latency {
+        milliseconds: 60_000,
+    }));
+    let Lambda { api, process } = &mut Lambda::for_archive(&aws);
+    std::thread::scope(|scope| {
+        let outcome = scope.spawn(|| api.invoke("{}", TIMEOUT));
+        while aws.faults().injected() == 0 && !outcome.is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        process.kill().unwrap();
+        let outcome = outcome.join().unwrap();
+        assert_eq!(outcome.kind, OutcomeKind::Exited, "{outcome:?}");
+    });
 }

@@ -328,7 +328,10 @@ async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
         .map(|row| row.summary.unwrap().place)
         .collect();
     use Place::{Chain, OffChain, Scoped};
-    assert_eq!(places, [Chain, Chain, Chain, Chain, OffChain, Chain, Scoped]);
+    assert_eq!(
+        places,
+        [Chain, Chain, Chain, Chain, OffChain, Chain, Scoped]
+    );
     let objects: usize = in_folder
         .snapshots
         .iter()
@@ -510,10 +513,7 @@ async fn the_same_lines_compressed_anew_are_another_object() {
         encoder.write_all(lines(bytes).concat().as_bytes()).unwrap();
         copy.write(key, &encoder.finish().unwrap());
         let verdict = copy.verdict().await;
-        assert!(
-            has_problem(&verdict, key, "; v1/snapshots/"),
-            "{verdict}"
-        );
+        assert!(has_problem(&verdict, key, "; v1/snapshots/"), "{verdict}");
         copy.write(key, bytes);
     }
 }
@@ -858,7 +858,11 @@ async fn an_older_latest_that_is_put_back_is_found() {
     let verdict = copy.verdict().await;
     let newest = "v1/snapshots/dt=2026-11-26/20261126T060000Z-7bf73124.json";
     assert!(
-        has_problem(&verdict, newest, "is newer than the snapshot that latest.json"),
+        has_problem(
+            &verdict,
+            newest,
+            "is newer than the snapshot that latest.json"
+        ),
         "{verdict}"
     );
 }
@@ -899,7 +903,8 @@ async fn what_an_unfinished_attempt_left_is_noted_and_anything_else_is_a_problem
     let verdict = copy.verdict().await;
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.notes.len(), notes + 1);
-    let text = "no snapshot names 2 objects of the run 20261123T070000Z-0123abcd, first v1/entries/";
+    let text =
+        "no snapshot names 2 objects of the run 20261123T070000Z-0123abcd, first v1/entries/";
     let mut notes = verdict.notes.iter();
     assert!(notes.any(|note| note.starts_with(text)), "{verdict}");
     let foreign = [

@@ -1,9 +1,6 @@
-//! The local AWS as its clients meet it: over a socket, without any SDK.
+//! The local AWS as its clients see it: over a socket, without any SDK.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "the client of these tests fails with them"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails if its client does")]
 
 use local_aws::{
     Clock, CreationOutcome, Entry, Fault, FaultKind, LocalAws, Page, Report, RoleOptions,
@@ -62,7 +59,7 @@ impl Received {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Gives the texts of all elements with a name; the documents here nest no name in itself.
+    /// Returns the texts of all elements with a name. No element here contains one of its own name.
     fn all(&self, name: &str) -> Vec<&str> {
         let (open, close) = (format!("<{name}>"), format!("</{name}>"));
         self.text()
@@ -184,14 +181,14 @@ fn code_of(received: &Received) -> (u16, &str) {
 }
 
 #[test]
-fn every_report_is_listed_once_though_others_are_deleted_and_created_between_pages() {
+fn every_report_is_listed_once_even_if_others_are_deleted_and_created_between_pages() {
     let world = a_world_of(25);
     let aws = started(world.clone());
     let client = client(&aws);
     let mut seen = Vec::new();
     let mut page = client.list("&MaxResults=10");
     seen.extend(page.ids());
-    // One that was given, the one the next page begins with, and a new one at the end.
+    // A listed one, the one that the next page begins with, and a new one at the end.
     assert!(world.delete_report(ACCOUNT, REGION, &seen[3]));
     assert!(world.delete_report(ACCOUNT, REGION, &format!("amiur-{:017x}", 10)));
     world.put_report(
@@ -230,7 +227,7 @@ fn a_page_that_ends_with_the_last_report_has_no_token() {
 }
 
 #[test]
-fn a_token_is_refused_by_every_other_query_region_and_account_and_when_it_has_expired() {
+fn a_token_is_refused_for_any_other_query_region_or_account_and_once_expired() {
     let world = a_world_of(20);
     let clock = world.clock();
     let aws = started(world);
@@ -290,7 +287,7 @@ fn each_account_and_region_sees_only_its_own_reports() {
 }
 
 #[test]
-fn a_region_that_is_not_enabled_or_not_there_refuses_the_credentials() {
+fn a_disabled_or_unknown_region_refuses_the_credentials() {
     let world = a_world();
     world.disable_region(ACCOUNT, "eu-west-1");
     let aws = started(world);
@@ -308,93 +305,30 @@ fn a_region_that_is_not_enabled_or_not_there_refuses_the_credentials() {
     assert_eq!(other.list("").status, 200);
 }
 
+/// Requests with status, code and message of their refusals.
+#[rustfmt::skip]
+const REFUSALS: [(&str, u16, &str, &str); 8] = [
+    ("&MaxResults=0", 400, "InvalidParameterValue", "Value ( 0 ) for parameter MaxResults is invalid. Expecting a value between 1 and 200."),
+    ("&MaxResults=1000", 400, "InvalidParameterValue", "Value ( 1000 ) for parameter MaxResults is invalid. Expecting a value between 1 and 200."),
+    ("&Filter.1.Name=image-id&Filter.1.Value.1=x", 400, "InvalidParameterValue", "The filter &#39;image-id&#39; is invalid"),
+    ("&Filter.1.Name=State&Filter.1.Value.1=x", 400, "InvalidParameterValue", "The filter &#39;State&#39; is invalid"),
+    ("&Filter.1.Name=state", 400, "MissingParameter", "The request must contain the parameter Filter.1.Value.1"),
+    ("&ReportId.1=amiur-1", 400, "InvalidImageUsageReportId.NotFound", "The image usage report ID &#39;amiur-1&#39; does not exist"),
+    ("&MaxResult=5", 400, "UnknownParameter", "The parameter MaxResult is not recognized"),
+    ("&DryRun=true", 412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set."),
+];
+
 #[test]
-fn what_is_wrong_with_a_request_is_named() {
+fn refusals_name_the_parameter() {
     let world = a_world_of(1);
     world.set_max_page_size(ACCOUNT, REGION, 200);
     let aws = started(world);
-    let ids = |name: &str, count: usize| -> String {
-        (1..=count)
-            .map(|n| format!("&{name}.{n}=amiur-{n}"))
-            .collect()
-    };
-    let values: String = (1..=201)
-        .map(|n| format!("&Filter.1.Value.{n}=x"))
-        .collect();
-    for (request, status, code, message) in [
-        (
-            "&MaxResults=0",
-            400,
-            "InvalidParameterValue",
-            "Value ( 0 ) for parameter MaxResults is invalid. Expecting a value between 1 and 200.",
-        ),
-        (
-            "&MaxResults=1000",
-            400,
-            "InvalidParameterValue",
-            "Value ( 1000 ) for parameter MaxResults is invalid. Expecting a value between 1 and 200.",
-        ),
-        (
-            "&Filter.1.Name=image-id&Filter.1.Value.1=x",
-            400,
-            "InvalidParameterValue",
-            "The filter &#39;image-id&#39; is invalid",
-        ),
-        (
-            "&Filter.1.Name=State&Filter.1.Value.1=x",
-            400,
-            "InvalidParameterValue",
-            "The filter &#39;State&#39; is invalid",
-        ),
-        (
-            "&Filter.1.Name=state",
-            400,
-            "MissingParameter",
-            "The request must contain the parameter Filter.1.Value.1",
-        ),
-        (
-            &format!("&Filter.1.Name=state{values}"),
-            400,
-            "FilterLimitExceeded",
-            "The request uses too many filters or too many filter values.",
-        ),
-        (
-            &ids("ReportId", 201),
-            400,
-            "InvalidParameterValue",
-            "The maximum number of ReportId values is 200, but the request has 201.",
-        ),
-        (
-            &ids("ImageId", 201),
-            400,
-            "InvalidParameterValue",
-            "The maximum number of ImageId values is 200, but the request has 201.",
-        ),
-        (
-            "&ReportId.1=amiur-1",
-            400,
-            "InvalidImageUsageReportId.NotFound",
-            "The image usage report ID &#39;amiur-1&#39; does not exist",
-        ),
-        (
-            "&MaxResult=5",
-            400,
-            "UnknownParameter",
-            "The parameter MaxResult is not recognized",
-        ),
-        (
-            "&DryRun=true",
-            412,
-            "DryRunOperation",
-            "Request would have succeeded, but DryRun flag is set.",
-        ),
-    ] {
+    for (request, status, code, message) in REFUSALS {
         let answer = client(&aws).list(request);
         assert_eq!(code_of(&answer), (status, code), "{request}");
         assert_eq!(answer.one("Message"), message);
         assert_eq!(answer.one("RequestID").len(), 36);
     }
-    assert_eq!(client(&aws).list(&ids("ImageId", 200)).status, 200);
     let code = |form: &str| code_of(&client(&aws).ec2(form)).1.to_owned();
     assert_eq!(code("Version=2016-11-15"), "MissingAction");
     assert_eq!(
@@ -408,7 +342,31 @@ fn what_is_wrong_with_a_request_is_named() {
 }
 
 #[test]
-fn filters_are_joined_with_and_their_values_with_or() {
+fn more_than_200_ids_or_filter_values_are_refused() {
+    let aws = started(a_world());
+    let list = |name: &str, count: usize| {
+        let values: String = (1..=count).map(|n| format!("&{name}.{n}=x-{n}")).collect();
+        client(&aws).list(&format!("&Filter.1.Name=state&Filter.1.Value.1=x{values}"))
+    };
+    for name in ["ReportId", "ImageId"] {
+        let answer = list(name, 201);
+        assert_eq!(code_of(&answer), (400, "InvalidParameterValue"));
+        let message =
+            format!("The maximum number of {name} values is 200, but the request has 201.");
+        assert_eq!(answer.one("Message"), message);
+    }
+    assert_eq!(list("ImageId", 200).status, 200);
+    assert_eq!(list("Filter.1.Value", 200).status, 200);
+    let answer = list("Filter.1.Value", 201);
+    assert_eq!(code_of(&answer), (400, "FilterLimitExceeded"));
+    assert_eq!(
+        answer.one("Message"),
+        "The request uses too many filters or too many filter values."
+    );
+}
+
+#[test]
+fn filters_are_combined_with_and_their_values_with_or() {
     let world = a_world();
     for (id, state, owner) in [
         ("a", "error", Some("TeamA")),
@@ -460,7 +418,7 @@ fn filters_are_joined_with_and_their_values_with_or() {
 }
 
 #[test]
-fn a_created_report_is_pending_then_available_with_entries_and_gone_after_thirty_days() {
+fn a_created_report_is_pending_then_available_with_entries_and_deleted_after_thirty_days() {
     let world = a_world();
     let clock = world.clock();
     let aws = started(world);
@@ -492,7 +450,8 @@ fn a_created_report_is_pending_then_available_with_entries_and_gone_after_thirty
     );
 }
 
-/// A world with three reports of three entries each, whose counts tell report and entry: 11, 12, 13, 21…
+/// A world with three reports of three entries each. A count is made of the numbers of report and
+/// entry: 11, 12, 13, 21…
 fn a_world_of_entries() -> World {
     let world = a_world();
     let entry = |usage_count| Entry {
@@ -515,7 +474,7 @@ fn entries_of(client: &Client<'_>, rest: &str) -> Received {
     ))
 }
 
-/// The usage counts of all pages, in their order.
+/// Returns the usage counts of all pages, in order.
 fn all_usage_counts(client: &Client<'_>, rest: &str) -> Vec<i64> {
     let mut counts = Vec::new();
     let mut token = None;
@@ -529,11 +488,11 @@ fn all_usage_counts(client: &Client<'_>, rest: &str) -> Vec<i64> {
             return counts;
         }
     }
-    panic!("a hundred pages, and no end")
+    panic!("the listing does not end within 100 pages")
 }
 
 #[test]
-fn entries_come_report_by_report_or_interleaved_and_each_once_whatever_the_page() {
+fn entries_are_listed_by_report_or_interleaved_and_each_once_for_any_page_size() {
     let world = a_world_of_entries();
     let aws = started(world.clone());
     let asked = "&ReportId.1=amiur-3&ReportId.2=amiur-1&ReportId.3=amiur-2";
@@ -553,7 +512,7 @@ fn entries_come_report_by_report_or_interleaved_and_each_once_whatever_the_page(
 }
 
 #[test]
-fn a_report_that_is_not_there_is_refused_or_left_out_as_the_world_is_told() {
+fn an_unknown_report_is_refused_or_left_out_as_configured() {
     let world = a_world_of_entries();
     let aws = started(world.clone());
     let asked = "&ReportId.1=amiur-2&ReportId.2=amiur-0";
@@ -572,7 +531,7 @@ fn a_report_that_is_not_there_is_refused_or_left_out_as_the_world_is_told() {
 }
 
 #[test]
-fn entries_are_asked_for_with_at_most_two_hundred_ids_and_the_filters_of_entries() {
+fn entries_can_be_requested_for_at_most_200_ids_and_with_their_own_filters_only() {
     let aws = started(a_world_of_entries());
     let ids = |count| -> String {
         (1..=count)
@@ -590,7 +549,7 @@ fn entries_are_asked_for_with_at_most_two_hundred_ids_and_the_filters_of_entries
 }
 
 #[test]
-fn a_fault_narrowed_to_a_report_meets_only_requests_that_name_it() {
+fn a_fault_for_a_report_matches_only_requests_that_name_it() {
     let aws = started(a_world_of_entries());
     aws.faults().add("kind=500,report=amiur-2".parse().unwrap());
     let client = client(&aws);
@@ -605,13 +564,13 @@ fn a_fault_narrowed_to_a_report_meets_only_requests_that_name_it() {
 }
 
 #[test]
-fn the_folder_of_s3_is_looked_at_once_the_server_has_stopped() {
+fn the_last_look_at_the_s3_folder_comes_after_the_server_has_stopped() {
     let mut aws = started(a_world());
     aws.create_bucket("archive").unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    aws.look_in_the_end(move |root| tell.send(root.join("archive").is_dir()).unwrap());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    aws.look_in_the_end(move |root| sender.send(root.join("archive").is_dir()).unwrap());
     drop(aws);
-    assert_eq!(told.recv(), Ok(true));
+    assert_eq!(receiver.recv(), Ok(true));
 }
 
 #[test]
@@ -653,7 +612,7 @@ fn a_creation_can_end_in_error_and_two_thousand_may_be_pending() {
 }
 
 #[test]
-fn every_legal_character_survives_the_document() {
+fn every_legal_character_is_preserved_in_the_document() {
     let world = a_world();
     let value = "<&>\"' \t\n\r ]]> é 東京 💶 \u{7f}\u{85}\u{2028}\u{fffd}";
     world.put_report(
@@ -672,47 +631,44 @@ fn every_legal_character_survives_the_document() {
     );
 }
 
-#[test]
-fn assumed_credentials_act_in_their_account_until_they_expire() {
+/// A world whose second account has a role with an external ID, and one that no one may assume.
+fn a_world_with_roles() -> World {
     let world = a_world();
-    let clock = world.clock();
-    world.role(
-        "444455556666",
-        RoleOptions {
-            name: "auditor".to_owned(),
-            external_id: Some("secret".to_owned()),
-            deny: false,
-            lifetime: None,
-        },
+    for (name, external_id, deny) in [
+        ("auditor", Some("secret".to_owned()), false),
+        ("closed", None, true),
+    ] {
+        world.role(
+            "444455556666",
+            RoleOptions {
+                name: name.to_owned(),
+                external_id,
+                deny,
+                lifetime: None,
+            },
+        );
+    }
+    world
+}
+
+fn assume_role(client: &Client<'_>, role: &str, rest: &str) -> Received {
+    let form = format!(
+        "Action=AssumeRole&Version=2011-06-15&RoleArn=arn:aws:iam::444455556666:role/{role}\
+         &RoleSessionName=audit{rest}"
     );
-    world.role(
-        "444455556666",
-        RoleOptions {
-            name: "closed".to_owned(),
-            deny: true,
-            ..RoleOptions::default()
-        },
-    );
-    let aws = started(world);
-    let client = client(&aws);
-    let assume = |role: &str, rest: &str| {
-        client
-            .form(
-                "sts",
-                &format!(
-                    "Action=AssumeRole&Version=2011-06-15&RoleArn=arn:aws:iam::444455556666:role/{role}\
-                     &RoleSessionName=audit{rest}"
-                ),
-            )
-            .unwrap()
-    };
+    client.form("sts", &form).unwrap()
+}
+
+#[test]
+fn a_role_is_denied_without_its_external_id_and_if_it_is_closed_or_missing() {
+    let aws = started(a_world_with_roles());
     for (role, rest) in [
         ("auditor", ""),
         ("auditor", "&ExternalId=wrong"),
         ("closed", ""),
         ("unknown", ""),
     ] {
-        let refused = assume(role, rest);
+        let refused = assume_role(&client(&aws), role, rest);
         assert_eq!(code_of(&refused), (403, "AccessDenied"));
         assert_eq!(
             refused.one("Message"),
@@ -722,7 +678,15 @@ fn assumed_credentials_act_in_their_account_until_they_expire() {
             )
         );
     }
-    let assumed = assume("auditor", "&ExternalId=secret&DurationSeconds=900");
+}
+
+#[test]
+fn assumed_credentials_act_in_their_account_until_they_expire() {
+    let world = a_world_with_roles();
+    let clock = world.clock();
+    let aws = started(world);
+    let client = client(&aws);
+    let assumed = assume_role(&client, "auditor", "&ExternalId=secret&DurationSeconds=900");
     assert_eq!(assumed.one("Expiration"), "2026-11-22T12:15:00.000Z");
     let other = client.clone().with_key(assumed.one("AccessKeyId"));
     let identity = || {
@@ -751,7 +715,7 @@ fn the_hundred_and_first_call_at_once_is_throttled_in_its_own_region_only() {
     let aws = started(a_world());
     aws.enable_token_buckets();
     let mut answers = Vec::new();
-    // A token comes back every 50 milliseconds: calls must come faster than that to run out.
+    // A token is refilled every 50 milliseconds, so the calls must be faster than that.
     for _ in 0..2000 {
         answers.push(client(&aws).list("").status);
         if answers.ends_with(&[503]) {
@@ -764,7 +728,7 @@ fn the_hundred_and_first_call_at_once_is_throttled_in_its_own_region_only() {
 }
 
 #[test]
-fn errors_on_demand_are_worded_as_each_service_words_them() {
+fn each_service_words_the_requested_errors_in_its_own_way() {
     let aws = started(a_world_of(1));
     aws.create_bucket("archive").unwrap();
     for (kind, ec2, s3) in [
@@ -869,12 +833,12 @@ fn pages_can_be_empty_doubled_bare_repeated_or_end_with_an_empty_token() {
     assert!(!bare[2].text().contains("nextToken"));
     let ended = on_page(FaultKind::EmptyToken, Page::Last);
     assert!(ended[2].text().contains("<nextToken/>"));
-    // The repeated token is asked for until the client gives up: four times.
+    // The client requests the repeated token four times before it stops.
     assert_eq!(aws.faults().injected(), 10);
 }
 
 #[test]
-fn an_unusual_document_says_the_same() {
+fn an_unusual_document_has_the_same_content() {
     let world = a_world();
     world.put_report(
         ACCOUNT,
@@ -898,7 +862,7 @@ fn an_unusual_document_says_the_same() {
 }
 
 #[test]
-fn broken_answers_break_as_they_say() {
+fn broken_responses_break_as_requested() {
     let aws = started(a_world_of(50));
     let list = |kind: FaultKind| {
         aws.faults().clear();
@@ -938,7 +902,7 @@ fn broken_answers_break_as_they_say() {
 }
 
 #[test]
-fn a_slow_answer_gives_its_first_half_and_then_white_space() {
+fn a_slow_response_sends_its_first_half_and_then_white_space() {
     let aws = started(a_world_of(5));
     aws.faults().add(Fault::new(FaultKind::SlowBody));
     let mut stream = client(&aws)
@@ -964,7 +928,7 @@ fn a_slow_answer_gives_its_first_half_and_then_white_space() {
 }
 
 #[test]
-fn an_object_can_be_stored_though_its_answer_is_lost() {
+fn an_object_can_be_stored_even_if_the_response_is_lost() {
     let aws = started(a_world());
     aws.create_bucket("archive").unwrap();
     let path = aws.archive_root().join("archive/a/b.json");
@@ -988,7 +952,7 @@ fn an_object_can_be_stored_though_its_answer_is_lost() {
 }
 
 #[test]
-fn a_bucket_that_is_not_there_is_no_such_bucket() {
+fn a_missing_bucket_is_reported_as_no_such_bucket() {
     let aws = started(a_world());
     for answer in [
         client(&aws).put("/nowhere/key", "", b"x").unwrap(),
@@ -1031,7 +995,7 @@ fn of_many_conditional_writes_at_once_exactly_one_succeeds() {
 }
 
 #[test]
-fn a_dropped_local_aws_frees_its_port_and_its_folder() {
+fn a_dropped_local_aws_closes_its_port_and_removes_its_folder() {
     let aws = started(a_world());
     let address = aws.endpoint().replace("http://", "");
     let root = aws.archive_root().to_owned();
@@ -1042,7 +1006,7 @@ fn a_dropped_local_aws_frees_its_port_and_its_folder() {
 }
 
 #[test]
-fn the_log_tells_who_asked_for_what() {
+fn the_log_records_every_call() {
     let aws = started(a_world_of(3));
     aws.create_bucket("archive").unwrap();
     client(&aws).list("&MaxResults=2");
@@ -1061,31 +1025,74 @@ fn the_log_tells_who_asked_for_what() {
     assert!(aws.calls().is_empty());
 }
 
+fn list_accounts(client: &Client<'_>, body: &str) -> Received {
+    let head = "POST / HTTP/1.1\r\nContent-Type: application/x-amz-json-1.1\r\n\
+                X-Amz-Target: AWSOrganizationsV20161128.ListAccounts\r\n";
+    client.ask("organizations", head, body.as_bytes()).unwrap()
+}
+
+/// The page token of a response in JSON.
+fn json_token(received: &Received) -> Option<String> {
+    let (_, rest) = received.text().split_once("\"NextToken\":\"")?;
+    rest.split('"').next().map(str::to_owned)
+}
+
 #[test]
 fn an_organization_lists_its_accounts_in_pages_to_its_first_account_only() {
     let world = a_world();
     let aws = started(world.clone());
-    let list = |key: &str, body: &str| {
-        let head = "POST / HTTP/1.1\r\nContent-Type: application/x-amz-json-1.1\r\n\
-                    X-Amz-Target: AWSOrganizationsV20161128.ListAccounts\r\n";
-        client(&aws)
-            .with_key(key)
-            .ask("organizations", head, body.as_bytes())
-            .unwrap()
-            .text()
-            .to_owned()
-    };
-    assert!(list("AKIA", "{}").contains("AWSOrganizationsNotInUseException"));
+    let list = |key: &str, body: &str| list_accounts(&client(&aws).with_key(key), body);
+    let refused = list("AKIA", "{}");
+    assert!(refused.text().contains("AWSOrganizationsNotInUseException"));
     world.organization_account(ACCOUNT, "ACTIVE");
     world.organization_account("444455556666", "SUSPENDED");
     world.set_organization_page_size(1);
-    assert!(list("AKIA444455556666", "{}").contains("AccessDeniedException"));
-    let first: String = list("AKIA", "{}");
-    assert!(first.contains(ACCOUNT) && !first.contains("444455556666"));
-    let (_, rest) = first.split_once("\"NextToken\":\"").unwrap();
-    let token = rest.split('"').next().unwrap();
+    let refused = list("AKIA444455556666", "{}");
+    assert!(refused.text().contains("AccessDeniedException"));
+    let first = list("AKIA", "{}");
+    assert!(first.text().contains(ACCOUNT) && !first.text().contains("444455556666"));
+    let token = json_token(&first).unwrap();
     let second = list("AKIA", &format!("{{\"NextToken\":\"{token}\"}}"));
-    assert!(second.contains("\"Status\":\"SUSPENDED\"") && !second.contains("NextToken"));
+    assert!(second.text().contains("\"Status\":\"SUSPENDED\""));
+    assert_eq!(json_token(&second), None);
+}
+
+#[test]
+fn page_tokens_can_form_a_cycle_in_every_listing() {
+    // The system's clock, because a token must be the same however late it comes again.
+    let world = World::builder().account(ACCOUNT).regions([REGION]).build();
+    world.put_reports(ACCOUNT, REGION, (0..2).map(|_| Report::default()));
+    world.organization_account(ACCOUNT, "ACTIVE");
+    let aws = started(world);
+    aws.faults()
+        .add("kind=token-cycle,length=3".parse().unwrap());
+    let of_reports = |token: Option<&String>| {
+        let next = token.map_or_else(String::new, |token| format!("&NextToken={token}"));
+        let page = client(&aws).list(&format!("&MaxResults=1{next}"));
+        assert_eq!(page.all("item").len(), 1);
+        page.token().unwrap()
+    };
+    let of_accounts = |token: Option<&String>| {
+        let body = token.map_or_else(
+            || "{}".to_owned(),
+            |token| format!("{{\"NextToken\":\"{token}\"}}"),
+        );
+        let page = list_accounts(&client(&aws), &body);
+        assert!(page.text().contains(ACCOUNT));
+        json_token(&page).unwrap()
+    };
+    #[expect(clippy::type_complexity, reason = "a type of its own would say less")]
+    let listings: [&dyn Fn(Option<&String>) -> String; 2] = [&of_reports, &of_accounts];
+    for next_token in listings {
+        let mut tokens: Vec<String> = Vec::new();
+        for _ in 0..7 {
+            tokens.push(next_token(tokens.last()));
+        }
+        assert_eq!(tokens[..3], tokens[3..6]);
+        assert_eq!(tokens[0], tokens[6]);
+        let different: std::collections::HashSet<_> = tokens.iter().collect();
+        assert_eq!(different.len(), 3);
+    }
 }
 
 #[test]
