@@ -1,4 +1,4 @@
-//! The Lambda function: settings, the way to AWS, the runtime. It decides nothing.
+//! The Lambda function: settings, AWS clients, the runtime. It decides nothing.
 
 use std::process::ExitCode;
 
@@ -29,8 +29,9 @@ async fn serve() -> Result<ExitCode, lambda_runtime::Error> {
 }
 
 async fn start() -> Result<Auditor, InvalidSettings> {
-    let settings = Settings::from_environment()?;
+    let settings = lambda::limit_concurrency(Settings::from_environment()?);
     let aws = Aws::from_environment().await;
     let home = aws.region().ok_or_else(InvalidSettings::no_region)?;
-    Ok(Auditor::new(settings, aws, home, lambda::function_name()))
+    let function_name = lambda::function_name();
+    Ok(Auditor::new(settings, &aws, home, function_name))
 }

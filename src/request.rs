@@ -1,18 +1,19 @@
 //! What an invocation asks for.
 
+use std::ops::RangeInclusive;
+
+use image_usage_archive::documents::{ReportFilter, Scope};
+use image_usage_archive::domain::target::{AccountId, Region};
+use image_usage_archive::domain::timestamp::{MalformedTimestamp, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
-use image_usage_archive::documents::snapshot::{Filter, Scope};
-use image_usage_archive::domain::target::{AccountId, Region};
-use image_usage_archive::domain::timestamp::Timestamp;
-
-/// An invocation's payload, understood.
+/// The payload of an invocation, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// What to look at.
+    /// What to audit.
     pub scope: Scope,
-    /// How many reports to ask for in one call; `None` for the configured number.
+    /// How many reports to request in one call; `None` for the configured number.
     pub max_results: Option<u32>,
     /// The moment the run is for; `None` for its start.
     pub scheduled_at: Option<Timestamp>,
@@ -20,64 +21,76 @@ pub struct Request {
     pub event_id: Option<String>,
     /// Whether only to ask EC2 if the calls would be permitted.
     pub dry_run: bool,
+    /// The time of an event that is too far from now to be a real one: a sample event of a console or a
+    /// file. Such a run is an audit of now.
+    pub sample_time: Option<Timestamp>,
 }
 
 /// A payload that is neither a scheduled event nor a request.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidRequest {
-    /// The payload isn't an object at all.
+    /// The payload is not an object.
     #[error("the payload is {found}: send a scheduled event or a request, `{{}}` for a full audit")]
     NotAnObject {
         /// What it is instead.
         found: &'static str,
     },
     /// It is an event of another kind.
-    #[error("`{member}` is {found}: this function takes scheduled events ({expected})")]
+    #[error("`{field}` is {found}: this function accepts scheduled events ({expected})")]
     OtherEvent {
-        /// The member that tells so.
-        member: &'static str,
+        /// The field that says so.
+        field: &'static str,
         /// Its value.
         found: String,
         /// What would be right.
         expected: &'static str,
     },
-    /// A member is unknown, of the wrong type or malformed.
-    #[error("`{member}`: {problem}")]
-    Member {
-        /// Where it stands in the payload.
-        member: String,
+    /// A field is unknown, of the wrong type or malformed.
+    #[error("`{field}`: {problem}")]
+    Field {
+        /// Its path in the payload.
+        field: String,
         /// What is wrong with it.
         problem: String,
     },
 }
 
+impl InvalidRequest {
+    /// A request for an account that the settings do not name, as the field's element at `index`.
+    pub(crate) fn account_not_configured(index: usize, account_id: &AccountId) -> Self {
+        let field = format!("account_ids[{index}]");
+        let problem = format!("{account_id} is not among the accounts of AUDITOR_ACCOUNTS");
+        malformed(&field, &problem)
+    }
+}
+
 impl Request {
-    /// Understands a payload: a scheduled event of an EventBridge rule or of EventBridge Scheduler, or
-    /// a request.
+    /// Reads a payload: a scheduled event of an EventBridge rule or of EventBridge Scheduler, or a request.
+    /// `now` is the start of the run.
     ///
-    /// A payload with a member `detail-type` is taken for an event. `null` stands for a member left
-    /// out; an empty list is refused, since it may as well mean "everything" as "nothing".
+    /// A payload with a field `detail-type` is an event. `null` is the same as an absent field; an empty list
+    /// is refused, because it could mean "everything" as well as "nothing".
     ///
     /// # Errors
-    /// Fails on anything else, naming the member.
-    pub fn from_payload(payload: Value) -> Result<Self, InvalidRequest> {
+    /// Fails on anything else, naming the field.
+    pub fn from_payload(payload: Value, now: Timestamp) -> Result<Self, InvalidRequest> {
         match &payload {
-            Value::Object(members) if members.contains_key("detail-type") => {
-                Self::from_event(payload)
+            Value::Object(fields) if fields.contains_key("detail-type") => {
+                Self::from_event(payload, now)
             }
-            Value::Object(_) => Self::from_members(payload),
+            Value::Object(_) => Self::from_fields(payload, now),
             other => Err(InvalidRequest::NotAnObject {
                 found: kind_of(other),
             }),
         }
     }
 
-    fn from_event(payload: Value) -> Result<Self, InvalidRequest> {
+    fn from_event(payload: Value, now: Timestamp) -> Result<Self, InvalidRequest> {
         let event: ScheduledEvent = read(payload)?;
         if event.detail_type != DETAIL_TYPE {
             let expected = "`detail-type` is `Scheduled Event`";
             return Err(InvalidRequest::OtherEvent {
-                member: "detail-type",
+                field: "detail-type",
                 found: quoted(&event.detail_type),
                 expected,
             });
@@ -85,7 +98,7 @@ impl Request {
         if !SOURCES.contains(&event.source.as_str()) {
             let expected = "`source` is `aws.events` or `aws.scheduler`";
             return Err(InvalidRequest::OtherEvent {
-                member: "source",
+                field: "source",
                 found: quoted(&event.source),
                 expected,
             });
@@ -96,24 +109,27 @@ impl Request {
                 "is empty: it names the run, so that a retry is recognised",
             ));
         }
+        let time = time("time", &event.time)?;
+        let is_sample = !is_near(time, now);
         Ok(Self {
-            scope: Members::default().into_scope(),
+            scope: Fields::default().into_scope(),
             max_results: None,
-            scheduled_at: Some(time("time", &event.time)?),
-            event_id: Some(event.id),
+            scheduled_at: (!is_sample).then_some(time),
+            event_id: (!is_sample).then_some(event.id),
             dry_run: false,
+            sample_time: is_sample.then_some(time),
         })
     }
 
-    fn from_members(payload: Value) -> Result<Self, InvalidRequest> {
-        let members: Members = read(payload)?;
-        members.check_lists()?;
-        let scheduled_at = members
+    fn from_fields(payload: Value, now: Timestamp) -> Result<Self, InvalidRequest> {
+        let fields: Fields = read(payload)?;
+        fields.check_lists()?;
+        let scheduled_at = fields
             .scheduled_at
             .as_deref()
-            .map(|text| time("scheduled_at", text))
+            .map(|text| typed_time("scheduled_at", text, now))
             .transpose()?;
-        let max_results = match members.max_results {
+        let max_results = match fields.max_results {
             None => None,
             Some(number) => match u32::try_from(number) {
                 Ok(number) if (1..=MAX_RESULTS).contains(&number) => Some(number),
@@ -124,13 +140,14 @@ impl Request {
                 }
             },
         };
-        let dry_run = members.dry_run.unwrap_or(false);
+        let dry_run = fields.dry_run.unwrap_or(false);
         Ok(Self {
             max_results,
             scheduled_at,
             event_id: None,
             dry_run,
-            scope: members.into_scope(),
+            scope: fields.into_scope(),
+            sample_time: None,
         })
     }
 }
@@ -141,7 +158,7 @@ const SOURCES: [&str; 2] = ["aws.events", "aws.scheduler"];
 /// EC2 documents no largest `MaxResults`; the wire carries a signed 32-bit number.
 const MAX_RESULTS: u32 = i32::MAX as u32;
 
-/// A scheduled event; members that don't matter here may come and go.
+/// A scheduled event; fields that do not matter here may come and go.
 ///
 /// Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html>
 #[derive(Deserialize)]
@@ -153,21 +170,21 @@ struct ScheduledEvent {
     time: String,
 }
 
-/// A request; the names are those of the contract with callers.
+/// A request; callers rely on the names.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Members {
+struct Fields {
     regions: Option<Vec<Region>>,
     account_ids: Option<Vec<AccountId>>,
     image_ids: Option<Vec<String>>,
     report_ids: Option<Vec<String>>,
-    filters: Option<Vec<Filter>>,
+    filters: Option<Vec<ReportFilter>>,
     max_results: Option<i64>,
     scheduled_at: Option<String>,
     dry_run: Option<bool>,
 }
 
-impl Members {
+impl Fields {
     fn check_lists(&self) -> Result<(), InvalidRequest> {
         refuse_empty("regions", &self.regions)?;
         refuse_empty("account_ids", &self.account_ids)?;
@@ -213,7 +230,7 @@ impl Members {
             && image_ids.is_none()
             && report_ids.is_none()
             && filters.is_none();
-        // An absent list and an empty one mean the same from here on: empty ones have been refused.
+        // Empty lists have been refused: from here on they mean absent ones.
         Scope {
             full,
             image_ids: image_ids.unwrap_or_else(Vec::new),
@@ -225,39 +242,58 @@ impl Members {
     }
 }
 
-const EMPTY_LIST: &str = "is empty: name at least one, or leave the member out";
+const EMPTY_LIST: &str = "is empty: name at least one, or omit the field";
 
-fn refuse_empty<T>(member: &str, list: &Option<Vec<T>>) -> Result<(), InvalidRequest> {
+fn refuse_empty<T>(field: &str, list: &Option<Vec<T>>) -> Result<(), InvalidRequest> {
     match list {
-        Some(list) if list.is_empty() => Err(malformed(member, EMPTY_LIST)),
+        Some(list) if list.is_empty() => Err(malformed(field, EMPTY_LIST)),
         _ => Ok(()),
     }
 }
 
 fn read<'de, T: Deserialize<'de>>(payload: Value) -> Result<T, InvalidRequest> {
     serde_path_to_error::deserialize(payload).map_err(|error| {
-        let member = match error.path().to_string() {
+        let field = match error.path().to_string() {
             path if path == "." => "payload".to_owned(),
             path => path,
         };
-        InvalidRequest::Member {
-            member,
+        InvalidRequest::Field {
+            field,
             problem: error.into_inner().to_string(),
         }
     })
 }
 
-fn time(member: &str, text: &str) -> Result<Timestamp, InvalidRequest> {
-    text.parse().map_err(
-        |error: image_usage_archive::domain::timestamp::MalformedTimestamp| {
-            malformed(member, &error.to_string())
-        },
-    )
+/// Events are delivered within a day and retried for hours; a catch-up run is asked for within two weeks.
+const DAYS_BEFORE: i64 = 14;
+const DAYS_AFTER: i64 = 1;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+fn is_near(time: Timestamp, now: Timestamp) -> bool {
+    const NEAR: RangeInclusive<i64> = -DAYS_BEFORE * SECONDS_PER_DAY..=DAYS_AFTER * SECONDS_PER_DAY;
+    NEAR.contains(&time.seconds_since(now))
 }
 
-fn malformed(member: &str, problem: &str) -> InvalidRequest {
-    InvalidRequest::Member {
-        member: member.to_owned(),
+/// A time that somebody typed: a slip of the year would freeze `latest.json`, which never moves back.
+fn typed_time(field: &str, text: &str, now: Timestamp) -> Result<Timestamp, InvalidRequest> {
+    let time = time(field, text)?;
+    if !is_near(time, now) {
+        let problem = format!(
+            "`{text}` is too far from now, {now}: give a time within {DAYS_BEFORE} days before and {DAYS_AFTER} day after it, or omit the field"
+        );
+        return Err(malformed(field, &problem));
+    }
+    Ok(time)
+}
+
+fn time(field: &str, text: &str) -> Result<Timestamp, InvalidRequest> {
+    let parsed = text.parse();
+    parsed.map_err(|error: MalformedTimestamp| malformed(field, &error.to_string()))
+}
+
+fn malformed(field: &str, problem: &str) -> InvalidRequest {
+    InvalidRequest::Field {
+        field: field.to_owned(),
         problem: problem.to_owned(),
     }
 }
@@ -282,8 +318,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn now() -> Timestamp {
+        "2026-11-22T06:00:05Z".parse().unwrap()
+    }
+
     fn refusal(payload: Value) -> String {
-        Request::from_payload(payload).unwrap_err().to_string()
+        Request::from_payload(payload, now())
+            .unwrap_err()
+            .to_string()
     }
 
     fn event(source: &str, detail: Value) -> Value {
@@ -300,7 +342,7 @@ mod tests {
             event("aws.events", json!({})),
             event("aws.scheduler", json!("{}")),
         ] {
-            let request = Request::from_payload(payload).unwrap();
+            let request = Request::from_payload(payload, now()).unwrap();
             assert!(request.scope.full && !request.dry_run);
             assert_eq!(
                 request.scheduled_at.unwrap().to_string(),
@@ -315,7 +357,7 @@ mod tests {
 
     #[test]
     fn an_empty_request_is_a_full_audit() {
-        let request = Request::from_payload(json!({})).unwrap();
+        let request = Request::from_payload(json!({}), now()).unwrap();
         assert!(request.scope.full);
         assert_eq!(request.scheduled_at, None);
     }
@@ -330,7 +372,10 @@ mod tests {
             json!({"filters": [{"name": "state", "values": ["error"]}]}),
         ] {
             assert!(
-                !Request::from_payload(payload.clone()).unwrap().scope.full,
+                !Request::from_payload(payload.clone(), now())
+                    .unwrap()
+                    .scope
+                    .full,
                 "{payload}"
             );
         }
@@ -341,10 +386,46 @@ mod tests {
             json!({"regions": null}),
         ] {
             assert!(
-                Request::from_payload(payload.clone()).unwrap().scope.full,
+                Request::from_payload(payload.clone(), now())
+                    .unwrap()
+                    .scope
+                    .full,
                 "{payload}"
             );
         }
+    }
+
+    #[test]
+    fn a_typed_moment_far_from_now_is_refused_by_name() {
+        for near in ["2026-11-08T06:00:05Z", "2026-11-23T06:00:05Z"] {
+            let request = Request::from_payload(json!({"scheduled_at": near}), now()).unwrap();
+            assert_eq!(request.scheduled_at.unwrap().to_string(), near);
+        }
+        for far in [
+            "2026-11-08T06:00:04Z",
+            "2026-11-23T06:00:06Z",
+            "2062-11-22T06:00:00Z",
+        ] {
+            assert_eq!(
+                refusal(json!({"scheduled_at": far})),
+                format!(
+                    "`scheduled_at`: `{far}` is too far from now, 2026-11-22T06:00:05Z: give a time within 14 days before and 1 day after it, or omit the field"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_sample_event_is_an_audit_of_now() {
+        let mut sample = event("aws.events", json!({}));
+        sample["time"] = json!("1970-01-01T00:00:00Z");
+        let request = Request::from_payload(sample, now()).unwrap();
+        assert!(request.scope.full);
+        assert_eq!((request.scheduled_at, request.event_id), (None, None));
+        assert_eq!(
+            request.sample_time.unwrap().to_string(),
+            "1970-01-01T00:00:00Z"
+        );
     }
 
     #[test]
@@ -376,7 +457,7 @@ mod tests {
             ),
             (
                 json!({"regions": []}),
-                "`regions`: is empty: name at least one, or leave the member out",
+                "`regions`: is empty: name at least one, or omit the field",
             ),
             (
                 json!({"account_ids": [111122223333u64]}),
@@ -392,7 +473,7 @@ mod tests {
             ),
             (
                 json!({"filters": [{"name": "state", "values": []}]}),
-                "`filters[0].values`: is empty: name at least one, or leave the member out",
+                "`filters[0].values`: is empty: name at least one, or omit the field",
             ),
             (
                 json!({"filters": [{"name": "state"}]}),
@@ -416,11 +497,11 @@ mod tests {
             ),
             (
                 event("aws.s3", json!({})),
-                "`source` is `aws.s3`: this function takes scheduled events (`source` is `aws.events` or `aws.scheduler`)",
+                "`source` is `aws.s3`: this function accepts scheduled events (`source` is `aws.events` or `aws.scheduler`)",
             ),
             (
                 json!({"detail-type": "EC2 Instance State-change Notification", "source": "aws.ec2", "id": "x", "time": "2026-11-22T06:00:00Z"}),
-                "`detail-type` is `EC2 Instance State-change Notification`: this function takes scheduled events (`detail-type` is `Scheduled Event`)",
+                "`detail-type` is `EC2 Instance State-change Notification`: this function accepts scheduled events (`detail-type` is `Scheduled Event`)",
             ),
             (
                 json!({"detail-type": "Scheduled Event", "source": "aws.events", "id": "x"}),

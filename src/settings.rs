@@ -1,24 +1,32 @@
 //! The function's settings, read once from the environment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use image_usage_archive::aws::WriteHeaders;
 use image_usage_archive::domain::findings::Policy;
 use image_usage_archive::domain::target::{AccountId, Region};
-use image_usage_archive::layout::Prefix;
+use image_usage_archive::layout::Layout;
 
-/// What the function is told by its environment.
+/// The function's settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// `AUDITOR_ARCHIVE_BUCKET`: the bucket of the archive.
     pub archive_bucket: String,
     /// `AUDITOR_ARCHIVE_PREFIX`: the key prefix of the archive.
-    pub archive_prefix: Prefix,
+    pub archive_prefix: Layout,
+    /// `AUDITOR_ARCHIVE_ENCRYPTION` and `AUDITOR_ARCHIVE_ACL`: what the bucket demands of every write.
+    pub write_headers: WriteHeaders,
     /// `AUDITOR_REGIONS`: the Regions to audit.
     pub regions: RegionChoice,
+    /// `AUDITOR_EXCLUDED_REGIONS`: Regions that are never audited, unless a request names them.
+    pub excluded_regions: BTreeSet<Region>,
     /// `AUDITOR_ACCOUNTS`: the accounts to audit.
     pub accounts: AccountChoice,
+    /// `AUDITOR_EXCLUDED_ACCOUNTS`: accounts that are never audited, unless a request names them.
+    pub excluded_accounts: BTreeSet<AccountId>,
     /// `AUDITOR_ROLE_NAME`: the role to assume in every other account.
     pub role_name: Option<String>,
     /// `AUDITOR_EXTERNAL_ID`: the external ID for that role.
@@ -27,8 +35,8 @@ pub struct Settings {
     pub policy: Policy,
     /// `AUDITOR_MAX_CONCURRENT_TARGETS`: how many targets are audited at a time.
     pub max_concurrent_targets: usize,
-    /// `AUDITOR_PAGE_SIZE`: how many reports are asked for in one call.
-    pub page_size: u32,
+    /// `AUDITOR_PAGE_SIZE`: how many rows are requested in one call; `None` for up to 1,000 in a listing.
+    pub page_size: Option<u32>,
     /// `AUDITOR_ARCHIVE_ENTRIES`: whether the entries of available reports are archived too.
     pub archive_entries: bool,
 }
@@ -40,8 +48,8 @@ pub enum RegionChoice {
     Own,
     /// Every Region that is enabled for each account.
     All,
-    /// These, sorted, each once.
-    Listed(Vec<Region>),
+    /// These.
+    Listed(BTreeSet<Region>),
 }
 
 /// The accounts to audit.
@@ -51,8 +59,8 @@ pub enum AccountChoice {
     Own,
     /// Every active account of the organization.
     Organization,
-    /// These, sorted, each once.
-    Listed(Vec<AccountId>),
+    /// These.
+    Listed(BTreeSet<AccountId>),
 }
 
 /// A setting that the function cannot start with.
@@ -63,33 +71,36 @@ pub struct InvalidSettings {
     problem: String,
 }
 
-/// Bounds of S3's bucket names.
+/// The length of S3 bucket names.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
 const BUCKET_NAME_CHARACTERS: RangeInclusive<usize> = 3..=63;
 
-/// EC2 keeps a report for 30 days, so a longer window would flag every report at all times.
+/// A report lives for about 30 days: a larger window would flag every report at all times.
 const EXPIRY_WINDOW_DAYS: RangeInclusive<u32> = 0..=30;
 
-/// A limit of no hours would flag every report that has just been asked for.
+/// A limit of 0 hours would flag every report that has just been requested.
 const PENDING_LIMIT_HOURS: RangeInclusive<u32> = 1..=u32::MAX;
 
-/// Each target at work holds a page and a part of an upload in memory.
+/// Each target under way holds a page and a part of an upload in memory.
 const MAX_CONCURRENT_TARGETS: RangeInclusive<u32> = 1..=64;
 
 /// EC2 documents no largest page; other describe calls end at 1,000.
 const PAGE_SIZE: RangeInclusive<u32> = 1..=1_000;
 
+const REGION_LIST: &str = "Region names separated by commas";
+const ACCOUNT_LIST: &str = "account IDs separated by commas";
+
 impl InvalidSettings {
-    /// Tells that nothing names the function's own Region.
+    /// An error for an environment that does not name the function's own Region.
     pub fn no_region() -> Self {
         let problem =
-            "names no Region: Lambda sets it; elsewhere set it to a name such as eu-west-1"
-                .to_owned();
-        Self {
-            variable: "AWS_REGION",
-            problem,
-        }
+            "names no Region: Lambda sets it; elsewhere set it to a name such as eu-west-1";
+        Self::new("AWS_REGION", problem.to_owned())
+    }
+
+    fn new(variable: &'static str, problem: String) -> Self {
+        Self { variable, problem }
     }
 }
 
@@ -97,9 +108,9 @@ impl Settings {
     /// Reads the settings from the process's environment.
     ///
     /// # Errors
-    /// Fails at the first variable that is missing or invalid, or that isn't UTF-8.
+    /// Fails at the first variable that is missing or invalid, or that is not UTF-8.
     pub fn from_environment() -> Result<Self, InvalidSettings> {
-        // What isn't UTF-8 is shown with replacement characters, and then refused like any wrong value.
+        // What is not UTF-8 is shown with replacement characters, and then refused like any wrong value.
         Self::from_variables(|name| {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         })
@@ -107,217 +118,257 @@ impl Settings {
 
     /// Reads the settings with the given look-up of variables.
     ///
-    /// An unset variable means its default; one that is set, even to an empty text, must be valid.
+    /// An unset variable means its default, and so does an empty one, as `sam local invoke` sets it. Only the
+    /// prefix may be empty.
     ///
     /// # Errors
     /// Fails at the first variable that is missing or invalid, with its name, its value and what would
     /// be right.
-    pub fn from_variables(
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, InvalidSettings> {
-        let archive_bucket = match variable("AUDITOR_ARCHIVE_BUCKET") {
-            Some(name) => bucket_name(name)?,
-            None => {
-                let problem = "is not set: name the S3 bucket of the archive".to_owned();
-                return Err(InvalidSettings {
-                    variable: "AUDITOR_ARCHIVE_BUCKET",
-                    problem,
-                });
-            }
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSettings> {
+        let prefix = get("AUDITOR_ARCHIVE_PREFIX");
+        let variables = Variables(|name: &str| get(name).filter(|value| !value.trim().is_empty()));
+        let settings = Self {
+            archive_bucket: variables.bucket_name("AUDITOR_ARCHIVE_BUCKET")?,
+            archive_prefix: archive_prefix("AUDITOR_ARCHIVE_PREFIX", prefix)?,
+            write_headers: WriteHeaders {
+                encryption: variables.parsed("AUDITOR_ARCHIVE_ENCRYPTION")?,
+                acl: variables.parsed("AUDITOR_ARCHIVE_ACL")?,
+            },
+            regions: variables.regions("AUDITOR_REGIONS")?,
+            excluded_regions: variables.list("AUDITOR_EXCLUDED_REGIONS", REGION_LIST)?,
+            accounts: variables.accounts("AUDITOR_ACCOUNTS")?,
+            excluded_accounts: variables.list("AUDITOR_EXCLUDED_ACCOUNTS", ACCOUNT_LIST)?,
+            role_name: variables.role_name("AUDITOR_ROLE_NAME")?,
+            external_id: variables.external_id("AUDITOR_EXTERNAL_ID")?,
+            policy: Policy {
+                expiry_window_days: variables.number(
+                    "AUDITOR_EXPIRY_WINDOW_DAYS",
+                    EXPIRY_WINDOW_DAYS,
+                    7,
+                )?,
+                pending_limit_hours: variables.number(
+                    "AUDITOR_PENDING_LIMIT_HOURS",
+                    PENDING_LIMIT_HOURS,
+                    24,
+                )?,
+            },
+            max_concurrent_targets: variables.number(
+                "AUDITOR_MAX_CONCURRENT_TARGETS",
+                MAX_CONCURRENT_TARGETS,
+                8,
+            )? as usize,
+            page_size: match variables.number("AUDITOR_PAGE_SIZE", PAGE_SIZE, 0)? {
+                0 => None,
+                size => Some(size),
+            },
+            archive_entries: variables.switch("AUDITOR_ARCHIVE_ENTRIES", true)?,
         };
-        let archive_prefix = parsed(
-            "AUDITOR_ARCHIVE_PREFIX",
-            variable("AUDITOR_ARCHIVE_PREFIX"),
-            "image-usage/",
-        )?;
-        let regions = match variable("AUDITOR_REGIONS") {
-            None => RegionChoice::Own,
-            Some(text) if text.trim() == "all" => RegionChoice::All,
-            Some(text) => RegionChoice::Listed(list(
-                "AUDITOR_REGIONS",
-                &text,
-                "Region names separated by commas, or `all`",
-            )?),
-        };
-        let accounts = match variable("AUDITOR_ACCOUNTS") {
-            None => AccountChoice::Own,
-            Some(text) if text.trim() == "organization" => AccountChoice::Organization,
-            Some(text) => AccountChoice::Listed(list(
-                "AUDITOR_ACCOUNTS",
-                &text,
-                "account IDs separated by commas, or `organization`",
-            )?),
-        };
-        let role_name = variable("AUDITOR_ROLE_NAME").map(role_name).transpose()?;
-        let external_id = variable("AUDITOR_EXTERNAL_ID")
-            .map(external_id)
-            .transpose()?;
-        let needs_role = match &accounts {
+        settings.check_role()?;
+        settings.check_exclusions()?;
+        Ok(settings)
+    }
+
+    /// Another account than the function's own needs a role. Of a single account it is not known yet
+    /// whether it is the function's own.
+    fn check_role(&self) -> Result<(), InvalidSettings> {
+        let needs_role = match &self.accounts {
             AccountChoice::Own => false,
             AccountChoice::Organization => true,
             AccountChoice::Listed(ids) => ids.len() > 1,
         };
-        if needs_role && role_name.is_none() {
+        if needs_role && self.role_name.is_none() {
             let problem = "is not set, but AUDITOR_ACCOUNTS names other accounts: \
-                           name the role to assume in each of them"
-                .to_owned();
-            return Err(InvalidSettings {
-                variable: "AUDITOR_ROLE_NAME",
-                problem,
-            });
+                           name the role to assume in each of them";
+            return Err(InvalidSettings::new(
+                "AUDITOR_ROLE_NAME",
+                problem.to_owned(),
+            ));
         }
-        let number = |name, range, default| number(name, variable(name), range, default);
-        let policy = Policy {
-            expiry_window_days: number("AUDITOR_EXPIRY_WINDOW_DAYS", EXPIRY_WINDOW_DAYS, 7)?,
-            pending_limit_hours: number("AUDITOR_PENDING_LIMIT_HOURS", PENDING_LIMIT_HOURS, 24)?,
+        Ok(())
+    }
+
+    /// Something must be left of a list.
+    fn check_exclusions(&self) -> Result<(), InvalidSettings> {
+        let nothing_left = |list: &str| format!("excludes everything that {list} names");
+        if let RegionChoice::Listed(regions) = &self.regions
+            && regions.is_subset(&self.excluded_regions)
+        {
+            let problem = nothing_left("AUDITOR_REGIONS");
+            return Err(InvalidSettings::new("AUDITOR_EXCLUDED_REGIONS", problem));
+        }
+        if let AccountChoice::Listed(accounts) = &self.accounts
+            && accounts.is_subset(&self.excluded_accounts)
+        {
+            let problem = nothing_left("AUDITOR_ACCOUNTS");
+            return Err(InvalidSettings::new("AUDITOR_EXCLUDED_ACCOUNTS", problem));
+        }
+        Ok(())
+    }
+}
+
+fn archive_prefix(
+    variable: &'static str,
+    value: Option<String>,
+) -> Result<Layout, InvalidSettings> {
+    let text = value.as_deref().unwrap_or("image-usage/");
+    text.parse()
+        .map_err(|error| InvalidSettings::new(variable, format!("is invalid: {error}")))
+}
+
+/// Reads variables; an empty one counts as unset.
+struct Variables<G>(G);
+
+impl<G: Fn(&str) -> Option<String>> Variables<G> {
+    fn text(&self, variable: &'static str) -> Option<String> {
+        (self.0)(variable)
+    }
+
+    fn regions(&self, variable: &'static str) -> Result<RegionChoice, InvalidSettings> {
+        Ok(match self.text(variable) {
+            None => RegionChoice::Own,
+            Some(text) if text.trim() == "all" => RegionChoice::All,
+            Some(_) => {
+                let expected = format!("{REGION_LIST}, or `all`");
+                RegionChoice::Listed(self.list(variable, &expected)?)
+            }
+        })
+    }
+
+    fn accounts(&self, variable: &'static str) -> Result<AccountChoice, InvalidSettings> {
+        Ok(match self.text(variable) {
+            None => AccountChoice::Own,
+            Some(text) if text.trim() == "organization" => AccountChoice::Organization,
+            Some(_) => {
+                let expected = format!("{ACCOUNT_LIST}, or `organization`");
+                AccountChoice::Listed(self.list(variable, &expected)?)
+            }
+        })
+    }
+
+    /// A list separated by commas; empty if the variable is unset.
+    fn list<T: FromStr<Err: fmt::Display> + Ord>(
+        &self,
+        variable: &'static str,
+        expected: &str,
+    ) -> Result<BTreeSet<T>, InvalidSettings> {
+        let Some(text) = self.text(variable) else {
+            return Ok(BTreeSet::new());
         };
-        let max_concurrent_targets =
-            number("AUDITOR_MAX_CONCURRENT_TARGETS", MAX_CONCURRENT_TARGETS, 8)?;
-        Ok(Self {
-            archive_bucket,
-            archive_prefix,
-            regions,
-            accounts,
-            role_name,
-            external_id,
-            policy,
-            max_concurrent_targets: max_concurrent_targets as usize,
-            page_size: number("AUDITOR_PAGE_SIZE", PAGE_SIZE, 1_000)?,
-            archive_entries: switch(
-                "AUDITOR_ARCHIVE_ENTRIES",
-                variable("AUDITOR_ARCHIVE_ENTRIES"),
-                true,
-            )?,
+        let values = text.split(',').map(|value| value.trim().parse());
+        values.collect::<Result<_, _>>().map_err(|error| {
+            let problem = format!("is `{text}`, but {error}; give {expected}");
+            InvalidSettings::new(variable, problem)
         })
     }
-}
 
-fn parsed<T: FromStr<Err: fmt::Display>>(
-    variable: &'static str,
-    value: Option<String>,
-    default: &str,
-) -> Result<T, InvalidSettings> {
-    let text = value.as_deref().unwrap_or(default);
-    text.parse().map_err(|error| InvalidSettings {
-        variable,
-        problem: format!("is invalid: {error}"),
-    })
-}
+    fn parsed<T: FromStr<Err: fmt::Display>>(
+        &self,
+        variable: &'static str,
+    ) -> Result<Option<T>, InvalidSettings> {
+        let parsed = self.text(variable).map(|text| text.parse()).transpose();
+        parsed.map_err(|error| InvalidSettings::new(variable, format!("is invalid: {error}")))
+    }
 
-fn list<T: FromStr<Err: fmt::Display> + Ord>(
-    variable: &'static str,
-    text: &str,
-    expected: &str,
-) -> Result<Vec<T>, InvalidSettings> {
-    let mut members = text
-        .split(',')
-        .map(|member| member.trim().parse())
-        .collect::<Result<Vec<T>, _>>()
-        .map_err(|error| {
-            let problem = format!("is `{text}`, but {error}; give {expected}");
-            InvalidSettings { variable, problem }
-        })?;
-    members.sort();
-    members.dedup();
-    Ok(members)
-}
-
-fn number(
-    variable: &'static str,
-    value: Option<String>,
-    range: RangeInclusive<u32>,
-    default: u32,
-) -> Result<u32, InvalidSettings> {
-    let Some(text) = value else {
-        return Ok(default);
-    };
-    // `parse` alone would let `+7` pass.
-    let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if digits_only && range.contains(&number) => Ok(number),
-        _ => {
-            let (least, most) = range.into_inner();
-            let problem = match most {
-                u32::MAX => format!("is `{text}`: give a whole number, {least} or more"),
-                _ => format!("is `{text}`: give a whole number from {least} to {most}"),
-            };
-            Err(InvalidSettings { variable, problem })
+    fn number(
+        &self,
+        variable: &'static str,
+        range: RangeInclusive<u32>,
+        default: u32,
+    ) -> Result<u32, InvalidSettings> {
+        let Some(text) = self.text(variable) else {
+            return Ok(default);
+        };
+        // `parse` alone would accept `+7`.
+        let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits_only && range.contains(&number) => Ok(number),
+            _ => {
+                let (least, most) = range.into_inner();
+                let expected = match most {
+                    u32::MAX => format!("{least} or more"),
+                    _ => format!("from {least} to {most}"),
+                };
+                let comma = if most == u32::MAX { "," } else { "" };
+                let problem = format!("is `{text}`: give a whole number{comma} {expected}");
+                Err(InvalidSettings::new(variable, problem))
+            }
         }
     }
-}
 
-fn switch(
-    variable: &'static str,
-    value: Option<String>,
-    default: bool,
-) -> Result<bool, InvalidSettings> {
-    match value.as_deref() {
-        None => Ok(default),
-        Some("true") => Ok(true),
-        Some("false") => Ok(false),
-        Some(text) => Err(InvalidSettings {
-            variable,
-            problem: format!("is `{text}`: give `true` or `false`"),
-        }),
+    fn switch(&self, variable: &'static str, default: bool) -> Result<bool, InvalidSettings> {
+        match self.text(variable).as_deref() {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(text) => {
+                let problem = format!("is `{text}`: give `true` or `false`");
+                Err(InvalidSettings::new(variable, problem))
+            }
+        }
     }
-}
 
-fn bucket_name(name: String) -> Result<String, InvalidSettings> {
-    let edge = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    let bytes = name.as_bytes();
-    let well_formed = BUCKET_NAME_CHARACTERS.contains(&bytes.len())
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes
-            .iter()
-            .all(|byte| edge(Some(byte)) || matches!(byte, b'-' | b'.'));
-    if well_formed {
-        Ok(name)
-    } else {
-        let problem = format!(
-            "is `{name}`: give the name of an S3 bucket, 3 to 63 lower-case letters, digits, hyphens and dots"
-        );
-        Err(InvalidSettings {
-            variable: "AUDITOR_ARCHIVE_BUCKET",
-            problem,
+    fn bucket_name(&self, variable: &'static str) -> Result<String, InvalidSettings> {
+        let Some(name) = self.text(variable) else {
+            let problem = "is not set: name the S3 bucket of the archive";
+            return Err(InvalidSettings::new(variable, problem.to_owned()));
+        };
+        let is_edge = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let bytes = name.as_bytes();
+        let well_formed = BUCKET_NAME_CHARACTERS.contains(&bytes.len())
+            && is_edge(bytes.first())
+            && is_edge(bytes.last())
+            && bytes
+                .iter()
+                .all(|byte| is_edge(Some(byte)) || matches!(byte, b'-' | b'.'));
+        match well_formed {
+            true => Ok(name),
+            false => Err(InvalidSettings::new(
+                variable,
+                format!(
+                    "is `{name}`: give the name of an S3 bucket, 3 to 63 lower-case letters, digits, hyphens and dots"
+                ),
+            )),
+        }
+    }
+
+    /// A role's name, without a path.
+    ///
+    /// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
+    fn role_name(&self, variable: &'static str) -> Result<Option<String>, InvalidSettings> {
+        self.of_characters(variable, 1..=64, b"_+=,.@-", |name| {
+            format!(
+                "is `{name}`: give the name of a role without path or ARN, 1 to 64 letters, digits and any of _+=,.@-"
+            )
         })
     }
-}
 
-/// Checks a role's name, without a path.
-///
-/// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
-fn role_name(name: String) -> Result<String, InvalidSettings> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
-    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
-        Ok(name)
-    } else {
-        let problem = format!(
-            "is `{name}`: give the name of a role without path or ARN, 1 to 64 letters, digits and any of _+=,.@-"
-        );
-        Err(InvalidSettings {
-            variable: "AUDITOR_ROLE_NAME",
-            problem,
+    /// An external ID. It is half a secret, so the error does not repeat it.
+    ///
+    /// Source: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+    fn external_id(&self, variable: &'static str) -> Result<Option<String>, InvalidSettings> {
+        self.of_characters(variable, 2..=1224, b"_+=,.@:/-", |_| {
+            "is invalid: give 2 to 1224 letters, digits and any of _+=,.@:/-".to_owned()
         })
     }
-}
 
-/// Checks an external ID.
-///
-/// Source: <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
-fn external_id(id: String) -> Result<String, InvalidSettings> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
-    if (2..=1224).contains(&id.len()) && id.bytes().all(allowed) {
-        Ok(id)
-    } else {
-        // The value is half a secret: it isn't repeated.
-        let problem = "is invalid: give 2 to 1224 letters, digits and any of _+=,.@:/-".to_owned();
-        Err(InvalidSettings {
-            variable: "AUDITOR_EXTERNAL_ID",
-            problem,
-        })
+    /// A text of letters, digits and some other characters.
+    fn of_characters(
+        &self,
+        variable: &'static str,
+        length: RangeInclusive<usize>,
+        others: &[u8],
+        problem: impl Fn(&str) -> String,
+    ) -> Result<Option<String>, InvalidSettings> {
+        let Some(text) = self.text(variable) else {
+            return Ok(None);
+        };
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        match length.contains(&text.len()) && text.bytes().all(is_allowed) {
+            true => Ok(Some(text)),
+            false => Err(InvalidSettings::new(variable, problem(&text))),
+        }
     }
 }
 
@@ -343,8 +394,11 @@ mod tests {
         let defaults = Settings {
             archive_bucket: "archive".to_owned(),
             archive_prefix: "image-usage/".parse().unwrap(),
+            write_headers: WriteHeaders::default(),
             regions: RegionChoice::Own,
+            excluded_regions: BTreeSet::new(),
             accounts: AccountChoice::Own,
+            excluded_accounts: BTreeSet::new(),
             role_name: None,
             external_id: None,
             policy: Policy {
@@ -352,10 +406,63 @@ mod tests {
                 pending_limit_hours: 24,
             },
             max_concurrent_targets: 8,
-            page_size: 1_000,
+            page_size: None,
             archive_entries: true,
         };
         assert_eq!(settings(&[]).unwrap(), defaults);
+    }
+
+    #[test]
+    fn empty_variables_mean_their_defaults_but_for_the_prefix() {
+        let empty: Vec<(&str, &str)> = [
+            "AUDITOR_ARCHIVE_ENCRYPTION",
+            "AUDITOR_ARCHIVE_ACL",
+            "AUDITOR_REGIONS",
+            "AUDITOR_EXCLUDED_REGIONS",
+            "AUDITOR_ACCOUNTS",
+            "AUDITOR_EXCLUDED_ACCOUNTS",
+            "AUDITOR_ROLE_NAME",
+            "AUDITOR_EXTERNAL_ID",
+            "AUDITOR_EXPIRY_WINDOW_DAYS",
+            "AUDITOR_PENDING_LIMIT_HOURS",
+            "AUDITOR_MAX_CONCURRENT_TARGETS",
+            "AUDITOR_PAGE_SIZE",
+            "AUDITOR_ARCHIVE_ENTRIES",
+        ]
+        .map(|name| (name, ""))
+        .to_vec();
+        assert_eq!(settings(&empty).unwrap(), settings(&[]).unwrap());
+        let bare = settings(&[("AUDITOR_ARCHIVE_PREFIX", "")]).unwrap();
+        assert_eq!(bare.archive_prefix.latest(), "v1/latest.json");
+        assert_eq!(
+            refusal("AUDITOR_ARCHIVE_BUCKET", ""),
+            "AUDITOR_ARCHIVE_BUCKET is not set: name the S3 bucket of the archive"
+        );
+    }
+
+    #[test]
+    fn exclusions_that_leave_nothing_of_a_list_are_refused() {
+        let excluded = [
+            ("AUDITOR_REGIONS", "eu-west-1"),
+            ("AUDITOR_EXCLUDED_REGIONS", "us-east-1,eu-west-1"),
+        ];
+        assert_eq!(
+            settings(&excluded).unwrap_err(),
+            "AUDITOR_EXCLUDED_REGIONS excludes everything that AUDITOR_REGIONS names"
+        );
+        let excluded = [
+            ("AUDITOR_ACCOUNTS", "111122223333"),
+            ("AUDITOR_EXCLUDED_ACCOUNTS", "111122223333"),
+        ];
+        assert_eq!(
+            settings(&excluded).unwrap_err(),
+            "AUDITOR_EXCLUDED_ACCOUNTS excludes everything that AUDITOR_ACCOUNTS names"
+        );
+        let all = [
+            ("AUDITOR_REGIONS", "all"),
+            ("AUDITOR_EXCLUDED_REGIONS", "xx-nowhere-1"),
+        ];
+        assert_eq!(settings(&all).unwrap().excluded_regions.len(), 1);
     }
 
     #[test]
@@ -364,7 +471,7 @@ mod tests {
             .unwrap()
             .regions;
         let expected = ["eu-west-1", "us-east-1"].map(|name| name.parse().unwrap());
-        assert_eq!(regions, RegionChoice::Listed(expected.to_vec()));
+        assert_eq!(regions, RegionChoice::Listed(BTreeSet::from(expected)));
         assert_eq!(
             settings(&[("AUDITOR_REGIONS", "all")]).unwrap().regions,
             RegionChoice::All
@@ -388,11 +495,6 @@ mod tests {
                 "AUDITOR_EXPIRY_WINDOW_DAYS",
                 "7.5",
                 "AUDITOR_EXPIRY_WINDOW_DAYS is `7.5`: give a whole number from 0 to 30",
-            ),
-            (
-                "AUDITOR_EXPIRY_WINDOW_DAYS",
-                "",
-                "AUDITOR_EXPIRY_WINDOW_DAYS is ``: give a whole number from 0 to 30",
             ),
             (
                 "AUDITOR_PENDING_LIMIT_HOURS",
@@ -433,6 +535,16 @@ mod tests {
                 "AUDITOR_ARCHIVE_PREFIX",
                 "audit",
                 "AUDITOR_ARCHIVE_PREFIX is invalid: `audit` is not a key prefix: empty, or ending in `/`, not starting with `/`, without `//`, `.` or `..` between slashes or control characters, and at most 512 bytes long",
+            ),
+            (
+                "AUDITOR_ARCHIVE_ENCRYPTION",
+                "kms",
+                "AUDITOR_ARCHIVE_ENCRYPTION is invalid: `kms` is not a kind of encryption: `AES256`, `aws:kms`, or the ARN of a KMS key",
+            ),
+            (
+                "AUDITOR_ARCHIVE_ACL",
+                "public-read",
+                "AUDITOR_ARCHIVE_ACL is invalid: `public-read` is not an ACL for the archive: `private`, `bucket-owner-read` or `bucket-owner-full-control`",
             ),
             (
                 "AUDITOR_REGIONS",

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Compares the templates with the code that they deploy, and with the schemas of what it writes.
+"""Compares the templates with the code that they deploy, and with the schemas of the archive.
 
-Runs with the Python that SAM is installed in: its YAML reader, its translator and Amazon's service
-models come from there.
+`make check-template` runs it with the Python of SAM's environment, because it uses SAM's YAML reader
+and translator, and Amazon's service models.
 """
 
 import json
 import os
 import re
 import unittest
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import botocore.session
@@ -19,70 +21,92 @@ from samtranslator.translator.transform import transform
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The permissions that each call of the SDK needs. A new call must be entered here first.
+# The permissions that each SDK call needs. A new call must be added here.
 PERMISSIONS = {
     "describe_image_usage_report_entries": {"ec2:DescribeImageUsageReportEntries"},
     "describe_image_usage_reports": {"ec2:DescribeImageUsageReports"},
     "describe_regions": {"ec2:DescribeRegions"},
     "assume_role": {"sts:AssumeRole"},
-    "get_caller_identity": set(),  # Nobody needs, and nobody can be denied, a permission for it.
+    "get_caller_identity": set(),  # It needs no permission and cannot be denied.
     "list_accounts": {"organizations:ListAccounts"},
     "get_object": {"s3:GetObject"},
     "get_object_version": {"s3:GetObjectVersion"},
     "head_object": {"s3:GetObject"},
     "put_object": {"s3:PutObject"},
+    "put_object_acl": {"s3:PutObjectAcl"},
     "create_multipart_upload": {"s3:PutObject"},
     "upload_part": {"s3:PutObject"},
     "complete_multipart_upload": {"s3:PutObject"},
     "abort_multipart_upload": {"s3:AbortMultipartUpload"},
 }
 
-# What the function's role may do although the code makes no such call, and who needs it.
+# Permissions of the function's role that belong to no call in the code, and who needs them.
 NEEDED_BY_OTHERS = {
+    "ec2:AssignPrivateIpAddresses": "Lambda, for a function in a VPC",
+    "ec2:CreateNetworkInterface": "Lambda, for a function in a VPC",
+    "ec2:DeleteNetworkInterface": "Lambda, for a function in a VPC",
+    "ec2:DescribeNetworkInterfaces": "Lambda, for a function in a VPC",
+    "ec2:DescribeSubnets": "Lambda, for a function in a VPC",
+    "ec2:UnassignPrivateIpAddresses": "Lambda, for a function in a VPC",
     "kms:Decrypt": "S3, on behalf of the function",
     "kms:GenerateDataKey": "S3, on behalf of the function",
     "logs:CreateLogStream": "Lambda, to write the logs",
     "logs:PutLogEvents": "Lambda, to write the logs",
-    "s3:ListBucket": "S3, to answer 404 rather than 403",
-    "sqs:SendMessage": "Lambda, to send what failed to the queue",
+    "s3:ListBucket": "S3, to return 404 instead of 403 for a missing object",
+    "sqs:SendMessage": "Lambda, to send failed events to the queue",
 }
 
-# What only `verify` calls, with the permissions of whoever runs it.
-OF_VERIFY = {"list_objects_v2"}
+# Calls that only `image-usage verify` makes, with the permissions of the user who runs it.
+CALLS_OF_VERIFY = {"list_objects_v2"}
 
 SERVICES = ("ec2", "organizations", "s3", "sts")
 
+# Variables that the HTTP client reads, and not the settings.
+VARIABLES_OF_THE_CLIENT = {"HTTPS_PROXY", "NO_PROXY"}
 
-def source(path):
-    """The Rust source of a file or of a folder's files, without its comments."""
-    path = ROOT / "src" / path
-    files = sorted(path.rglob("*.rs")) if path.is_dir() else [path]
+# The metrics that somebody must hear of.
+WATCHED_METRICS = {
+    "EntriesFailed",
+    "ObjectsUnreadable",
+    "ReportsUnarchived",
+    "SnapshotsWritten",
+    "TargetsFailed",
+    "TargetsIncomplete",
+}
+
+
+def source(*patterns):
+    """Returns the Rust code of the files that match, without comments."""
+    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
     lines = (line for file in files for line in file.read_text().splitlines())
     return "\n".join(line for line in lines if not line.lstrip().startswith("//"))
 
 
-def calls_of_the_code():
-    """The operations of AWS that the code calls, named as in the SDK."""
+def calls_in_the_code():
+    """Returns the AWS operations that the code calls, named as in the SDK."""
     session = botocore.session.get_session()
     operations = {
         xform_name(name) for service in SERVICES for name in session.get_service_model(service).operation_names
     }
-    code = source("aws")
+    code = source("src/aws/**/*.rs", "crates/*/src/aws/**/*.rs")
     calls = {name for name in re.findall(r"\.\s*([a-z0-9_]+)\(\)", code) if name in operations}
     if "AssumeRoleProvider" in code:
         calls.add("assume_role")
-    # The same call, but S3 asks for another permission where it names a version.
+    # `GetObject` needs another permission if it names a version, and `PutObject` if it names an ACL.
     if ".set_version_id(" in code:
         calls.add("get_object_version")
+    if ".set_acl(" in code:
+        calls.add("put_object_acl")
     return calls
 
 
+@cache
 def template(name):
     return yaml_parse((ROOT / name).read_text())
 
 
 def statements(node):
-    """Every policy statement below a node that allows something, through conditions too."""
+    """Yields every policy statement below a node that allows something, including those in conditions."""
     if isinstance(node, dict):
         if node.get("Effect") == "Allow" and "Principal" not in node:
             yield node
@@ -101,7 +125,141 @@ def granted(resource):
     return actions
 
 
-# The schema of one line of each table.
+NAMESPACE = "ImageUsageAuditor"
+
+
+def alarms():
+    resources = template("template.yaml")["Resources"].items()
+    return {name: r["Properties"] for name, r in resources if r["Type"] == "AWS::CloudWatch::Alarm"}
+
+
+def metrics_of(alarm):
+    """Returns the metrics of an alarm, each with its period."""
+    if "Metrics" not in alarm:
+        return [(alarm, alarm["Period"])]
+    statistics = [metric["MetricStat"] for metric in alarm["Metrics"] if "MetricStat" in metric]
+    return [(statistic["Metric"], statistic["Period"]) for statistic in statistics]
+
+
+def resolved(node, parameters):
+    """Returns a node of the template with the given parameters, and the defaults of the others."""
+    document = template("template.yaml")
+    defaults = {name: parameter["Default"] for name, parameter in document["Parameters"].items()}
+    values = {**defaults, "AWS::NoValue": None, **parameters}
+
+    def value(node):
+        if not isinstance(node, dict):
+            return [value(child) for child in node] if isinstance(node, list) else node
+        [(name, arguments)] = node.items() if len(node) == 1 else [(None, None)]
+        match name:
+            case "Ref":
+                return values[arguments]
+            case "Fn::If":
+                condition, positive, negative = arguments
+                return value(positive if value(document["Conditions"][condition]) else negative)
+            case "Fn::Equals":
+                left, right = arguments
+                return str(value(left)) == str(value(right))
+            case "Fn::Not":
+                return not value(arguments[0])
+            case "Fn::And":
+                return all(map(value, arguments))
+            case "Fn::Or":
+                return any(map(value, arguments))
+        return {name: value(child) for name, child in node.items()}
+
+    return value(node)
+
+
+def is_prefix(text):
+    """Whether the function accepts a prefix: `Layout::from_str` in Python."""
+    if not text.endswith("/"):
+        return text == ""
+    has_control = any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in text)
+    return len(text.encode()) <= 512 and not has_control and not {"", ".", ".."} & set(text[:-1].split("/"))
+
+
+class Cloud:
+    """CloudWatch, as far as the alarms of the template use it.
+
+    Sources: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html>,
+    <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html> and
+    <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation-window.html>
+    """
+
+    # How many periods further back CloudWatch looks for data, in the examples of its documentation.
+    EXTRA_PERIODS = 2
+
+    def __init__(self, name, delay_seconds=0, parameters=None, extra_periods=EXTRA_PERIODS, is_aligned=False):
+        self.alarm = alarm = resolved_alarm(name, parameters or {})
+        self.delay = delay_seconds
+        self.extra_periods = extra_periods
+        # Whether periods begin at multiples of their length. Otherwise they end at each evaluation.
+        self.is_aligned = is_aligned
+        self.period = int(metrics_of(alarm)[0][1])
+        self.evaluated = int(alarm["EvaluationPeriods"])
+        self.to_alarm = int(alarm.get("DatapointsToAlarm", self.evaluated))
+        self.missing = self.point([])
+        self.by_the_clock = alarm.get("EvaluationWindow") is not None
+
+    def after(self, data, days=1, step=60):
+        """Returns the state of the alarm after each `step` of seconds, given (second, value) of one metric."""
+        state, history = "INSUFFICIENT_DATA", []
+        for now in range(0, days * 86_400, step):
+            if not self.by_the_clock or now % self.period == 0:
+                state = self.state([(at, value) for at, value in data if at + self.delay <= now], now, state)
+            history.append(state)
+        return history
+
+    def state(self, data, now, before):
+        by_period = {}
+        now -= now % self.period if self.is_aligned else 0
+        data = [(at, value) for at, value in data if at < now]
+        for at, value in data:
+            by_period.setdefault((now - at - 1) // self.period, []).append(value)
+        # The newest first.
+        numbers = range(self.evaluated + self.extra_periods)
+        points = [self.point(by_period[n]) if n in by_period else self.missing for n in numbers]
+        real = [self.is_breaching(point) for point in points if point is not None][: self.evaluated]
+        if len(real) < self.evaluated:
+            match self.alarm["TreatMissingData"]:
+                case "breaching":
+                    real += [True] * (self.evaluated - len(real))
+                case "notBreaching":
+                    real += [False] * (self.evaluated - len(real))
+                case "ignore" if sum(real) < self.to_alarm and all(real):
+                    return before
+        return "ALARM" if sum(real) >= self.to_alarm else "OK"
+
+    def point(self, values):
+        """Returns the data point of a period in which one of the metrics had these values, and the others 0."""
+        aggregate = {"Sum": sum, "Maximum": max, "Minimum": min}
+        if "Metrics" not in self.alarm:
+            return aggregate[self.alarm["Statistic"]](values) if values else None
+        metrics, zeros = {}, [0] * len(values)
+        statistics = [metric for metric in self.alarm["Metrics"] if "MetricStat" in metric]
+        for number, metric in enumerate(statistics):
+            of_metric = values if number == 0 else zeros
+            metrics[metric["Id"]] = aggregate[metric["MetricStat"]["Stat"]](of_metric) if values else None
+        [expression] = [metric["Expression"] for metric in self.alarm["Metrics"] if "Expression" in metric]
+        functions = {"FILL": lambda metric, value: value if metric is None else metric}
+        try:
+            return eval(expression, {"__builtins__": {}}, {**metrics, **functions})  # noqa: S307
+        except TypeError:  # A metric without data.
+            return None
+
+    def is_breaching(self, point):
+        threshold = float(self.alarm["Threshold"])
+        is_less = self.alarm["ComparisonOperator"] == "LessThanThreshold"
+        return point < threshold if is_less else point >= threshold
+
+
+def resolved_alarm(name, parameters):
+    parameters = {"Auditor": "auditor", "AlarmTopicArn": "", **parameters}
+    return {key: resolved(value, parameters) for key, value in alarms()[name].items() if key != "AlarmDescription"}
+
+
+# The schema that each line of a table follows.
 SCHEMAS = {"reports": "report-line", "entries": "entry-line", "snapshots": "snapshot"}
 
 
@@ -112,7 +270,7 @@ def tables():
 
 
 def hive_type(text):
-    """A type of Glue's taken apart: a struct as its members, whose order means nothing in JSON."""
+    """Parses a Glue type. A struct becomes a dictionary, because the order of fields has no meaning in JSON."""
     kind, _, inside = text.removesuffix(">").partition("<")
     if kind == text:
         return text
@@ -124,19 +282,19 @@ def hive_type(text):
         else:
             parts[-1] += character
     if kind == "struct":
-        return {name: hive_type(member) for name, _, member in (part.partition(":") for part in parts)}
+        return {name: hive_type(kind) for name, _, kind in (part.partition(":") for part in parts)}
     return (kind, *map(hive_type, parts))
 
 
 def type_of(schema, definitions):
-    """The type that a JSON Schema describes, as `hive_type` gives it."""
+    """Returns the type that a JSON Schema describes, in the form of `hive_type`."""
     if "$ref" in schema:
         return type_of(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
     choices = [c for c in schema.get("anyOf", schema.get("oneOf", [])) if c.get("type") != "null"]
     if choices:
         types = [type_of(choice, definitions) for choice in choices]
         if isinstance(types[0], dict):
-            return {name: member for members in types for name, member in members.items()}
+            return {name: kind for fields in types for name, kind in fields.items()}
         if any(other != types[0] for other in types):
             raise ValueError(f"no column can hold all of {types}")
         return types[0]
@@ -145,7 +303,7 @@ def type_of(schema, definitions):
     if kind == "array":
         return ("array", type_of(schema["items"], definitions))
     if kind == "object" and "properties" in schema:
-        return {name: type_of(member, definitions) for name, member in schema["properties"].items()}
+        return {name: type_of(field, definitions) for name, field in schema["properties"].items()}
     if kind == "object":
         return ("map", "string", type_of(schema["additionalProperties"], definitions))
     return {"boolean": "boolean", "integer": "bigint", "string": "string"}[kind]
@@ -155,62 +313,121 @@ class Templates(unittest.TestCase):
     maxDiff = None
 
     def test_every_call_of_the_code_is_known_to_this_test(self):
-        calls = calls_of_the_code()
-        self.assertLessEqual(OF_VERIFY, calls, "found no call at all in src/aws, or none of verify's")
-        self.assertEqual(calls - OF_VERIFY - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
+        calls = calls_in_the_code()
+        self.assertLessEqual(CALLS_OF_VERIFY, calls, "the calls of the code were not found")
+        self.assertEqual(calls - CALLS_OF_VERIFY - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
 
-    def test_role_grants_what_the_code_calls_and_nothing_else(self):
+    def test_role_grants_the_calls_of_the_code_and_nothing_else(self):
         actions = granted(template("template.yaml")["Resources"]["AuditorRole"])
-        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_of_the_code() - OF_VERIFY))
-        self.assertEqual(needed - actions, set(), "the code calls these, but the role does not grant them")
-        self.assertEqual(actions - needed - NEEDED_BY_OTHERS.keys(), set(), "the role grants these for nothing")
-        self.assertEqual(NEEDED_BY_OTHERS.keys() - actions, set(), "the role does not grant these any more")
+        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_in_the_code() - CALLS_OF_VERIFY))
+        self.assertEqual(needed - actions, set(), "the code makes these calls, but the role does not allow them")
+        self.assertEqual(actions - needed - NEEDED_BY_OTHERS.keys(), set(), "the role allows these, but nothing needs them")
+        self.assertEqual(NEEDED_BY_OTHERS.keys() - actions, set(), "the role no longer allows these")
 
-    def test_role_in_another_account_grants_what_the_auditor_reads_in_its_own(self):
-        own = {a for a in granted(template("template.yaml")["Resources"]["AuditorRole"]) if a.startswith("ec2:")}
+    def test_role_in_another_account_grants_the_same_reads_as_the_role_of_the_function(self):
+        own = granted(template("template.yaml")["Resources"]["AuditorRole"]) - NEEDED_BY_OTHERS.keys()
+        own = {action for action in own if action.startswith("ec2:")}
         member = granted(template("member-role.yaml")["Resources"]["MemberRole"])
         self.assertEqual(own - member, set())
-        self.assertEqual({a for a in member if not a.startswith("ec2:Describe")}, set(), "it is for reading only")
+        self.assertEqual({a for a in member if not a.startswith("ec2:Describe")}, set(), "the role must be read-only")
 
-    def test_function_is_given_every_variable_that_the_settings_read_and_no_other(self):
+    def test_function_has_exactly_the_variables_that_the_settings_read(self):
         given = template("template.yaml")["Resources"]["Auditor"]["Properties"]["Environment"]["Variables"]
-        read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("settings.rs")))
-        self.assertEqual(set(given), read)
+        read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("src/settings.rs")))
+        self.assertEqual(set(given), read | VARIABLES_OF_THE_CLIENT)
+
+    def test_page_size_is_left_to_the_function(self):
+        self.assertEqual(template("template.yaml")["Parameters"]["PageSize"]["Default"], "")
 
     def test_alarms_watch_metrics_that_the_code_publishes(self):
-        published = set(re.findall(r'"([A-Za-z]+)"', source("metrics.rs")))
-        watched = set()
+        published = set(re.findall(r'"([A-Za-z]+)"', source("src/**/metrics.rs")))
+        metrics = [metric for alarm in alarms().values() for metric, _ in metrics_of(alarm) if metric["Namespace"] == NAMESPACE]
+        self.assertEqual({metric["MetricName"] for metric in metrics}, WATCHED_METRICS)
+        dimensions = {dimension["Name"] for metric in metrics for dimension in metric["Dimensions"]}
+        self.assertEqual((WATCHED_METRICS | dimensions | {NAMESPACE}) - published, set())
 
-        def collect(node):
-            if isinstance(node, dict):
-                if node.get("Namespace") == "ImageUsageAuditor":
-                    watched.update({node["Namespace"], node["MetricName"]})
-                    watched.update(dimension["Name"] for dimension in node["Dimensions"])
-                for child in node.values():
-                    collect(child)
-            elif isinstance(node, list):
-                for child in node:
-                    collect(child)
+    def test_policies_name_the_account_that_owns_the_bucket(self):
+        found = [s for s in statements(template("template.yaml")["Resources"]["AuditorRole"]) if "s3:" in str(s["Action"])]
+        self.assertEqual(len(found), 3)
+        for statement in found:
+            for owner, expected in (("", "ACCOUNT"), ("999988887777", "999988887777")):
+                condition = resolved(statement["Condition"], {"ArchiveBucketOwner": owner, "AWS::AccountId": "ACCOUNT"})
+                self.assertEqual(condition, {"StringEquals": {"s3:ResourceAccount": expected}}, statement["Sid"])
 
-        collect(template("template.yaml")["Resources"])
-        self.assertIn("SnapshotsWritten", watched)
-        self.assertEqual(watched - published, set())
+    def test_the_function_cannot_use_the_permissions_for_its_network(self):
+        [network] = [
+            policy["Fn::If"][1]
+            for policy in template("template.yaml")["Resources"]["AuditorRole"]["Properties"]["Policies"]
+            if "Fn::If" in policy
+        ]
+        allow, deny = network["PolicyDocument"]["Statement"]
+        self.assertEqual((allow["Effect"], deny["Effect"]), ("Allow", "Deny"))
+        changing = {action for action in allow["Action"] if not action.startswith("ec2:Describe")}
+        self.assertEqual(set(deny["Action"]), changing)
+        self.assertEqual(deny["Condition"], {"Null": {"lambda:SourceFunctionArn": "false"}})
 
-    def test_tables_have_the_members_of_the_documents_as_columns(self):
+    def test_a_prefix_that_deploys_is_one_that_the_function_accepts(self):
+        pattern = re.compile(template("template.yaml")["Parameters"]["ArchivePrefix"]["AllowedPattern"])
+        accepted = ["", "image-usage/", "a/b/", "v1/", ".a/", "a./", "..a/", ".../", "a=1/b c/", "(x)/", "a" * 511 + "/"]
+        refused = ["image-usage", "/", "//", "/a/", "a//", "a//b/", "./", "../", "a/./", "a/../b/", "a/..", "a\n/", "a" * 512 + "/"]
+        for prefix in accepted:
+            self.assertTrue(is_prefix(prefix), prefix)
+            self.assertTrue(pattern.fullmatch(prefix), prefix)
+        for prefix in refused:
+            self.assertFalse(is_prefix(prefix), prefix)
+            self.assertFalse(pattern.fullmatch(prefix), prefix)
+        # These would mean something else in the ARNs of a policy.
+        for prefix in ("a*/", "a?/", "${a}/", "\u00e4/"):
+            self.assertTrue(is_prefix(prefix), prefix)
+            self.assertFalse(pattern.fullmatch(prefix), prefix)
+        characters = [chr(number) for number in range(0x7F) if chr(number) not in "*?$"]
+        for text in ("{}/", "a{}/", "a{}b/", "{}a/b/", "a/{}", "a/{}/b/", "a/{}{}/"):
+            for character in characters:
+                prefix = text.replace("{}", character)
+                self.assertEqual(bool(pattern.fullmatch(prefix)), is_prefix(prefix), repr(prefix))
+
+    def test_prefixes_that_the_code_refuses_are_refused_here_too(self):
+        rust = source("crates/archive/src/layout.rs")
+        cases = re.search(r"fn a_prefix_without_its_slash_or_that_climbs_is_refused.*?for text in \[(.*?)\n +\]", rust, re.DOTALL)
+        texts = [json.loads(f'"{text}"') for text in re.findall(r'^ +"(.*)",$', cases[1], re.MULTILINE)]
+        self.assertGreater(len(texts), 5)
+        self.assertEqual([text for text in texts if is_prefix(text)], [])
+        self.assertIn("const MAX_PREFIX_BYTES: usize = 512;", rust)
+
+    def test_acls_are_those_that_the_code_knows(self):
+        rust = source("crates/archive/src/aws/write_headers.rs")
+        known = re.findall(r'"([a-z-]+)" => Ok\(', rust[rust.index("impl FromStr for CannedAcl") :])
+        self.assertEqual(set(template("template.yaml")["Parameters"]["ArchiveAcl"]["AllowedValues"]), {"", *known})
+
+    def test_description_of_the_concurrency_has_the_numbers_of_the_code(self):
+        rust = source("src/lambda/mod.rs")
+        run, target = (
+            int(re.search(rf"const MEGABYTES_OF_A_{name}: usize = (\d+);", rust)[1]) for name in ("RUN", "TARGET")
+        )
+        parameters = template("template.yaml")["Parameters"]
+        rule = f"(MemorySize - {run}) / {target}"
+        self.assertIn(rule, parameters["MemorySize"]["Description"])
+        self.assertIn(rule, parameters["MaxConcurrentTargets"]["Description"])
+        memory, most = (int(parameters[name][key]) for name, key in (("MemorySize", "Default"), ("MaxConcurrentTargets", "MaxValue")))
+        self.assertIn(f"{(memory - run) // target} with {memory} MB", parameters["MemorySize"]["Description"])
+        self.assertIn(f"{most} needs a MemorySize of {most * target + run:,} MB", parameters["MaxConcurrentTargets"]["Description"])
+        self.assertLessEqual(int(parameters["MaxConcurrentTargets"]["Default"]), (memory - run) // target)
+
+    def test_tables_have_the_fields_of_the_documents_as_columns(self):
         for name, table in tables().items():
             columns = {column["Name"]: hive_type(column["Type"]) for column in table["StorageDescriptor"]["Columns"]}
             schema = json.loads((ROOT / "schemas" / f"{SCHEMAS[name]}.schema.json").read_text())
             self.assertEqual(columns, type_of(schema, schema.get("$defs", {})), name)
             self.assertEqual({key["Name"] for key in table["PartitionKeys"]} & columns.keys(), set(), name)
 
-    def test_object_lock_can_be_switched_on_without_another_bucket(self):
+    def test_object_lock_can_be_enabled_without_replacing_the_bucket(self):
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::S3::Bucket").schema
         replacing = set(schema["createOnlyProperties"]) | set(schema.get("conditionalCreateOnlyProperties", []))
         locking = {"ObjectLockEnabled", "ObjectLockConfiguration"}
         self.assertLessEqual(locking, schema["properties"].keys())
         self.assertEqual({path.split("/")[2] for path in replacing} & locking, set())
 
-    def test_every_wildcard_in_a_policy_has_its_reason_beside_it(self):
+    def test_every_wildcard_in_a_policy_has_a_comment_that_explains_it(self):
         for name in ("template.yaml", "member-role.yaml"):
             lines = (ROOT / name).read_text().splitlines()
             unexplained = [
@@ -225,15 +442,93 @@ class Templates(unittest.TestCase):
             def load(self):
                 return {}
 
-        # The translator asks for the place of a package that has been uploaded.
+        # The translator expects the location of an uploaded package.
         os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-        document = template("template.yaml")
+        document = deepcopy(template("template.yaml"))
         document["Resources"]["Auditor"]["Properties"]["CodeUri"] = "s3://bucket/key"
         resources = transform(document, {}, NoManagedPolicies())["Resources"]
         kinds = {resource["Type"] for resource in resources.values()}
         self.assertLessEqual({"AWS::Lambda::Function", "AWS::Scheduler::Schedule"}, kinds)
         schedules = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::Scheduler::Schedule"]
-        self.assertNotIn("Input", schedules[0]["Target"], "the function would not be sent the scheduled event")
+        self.assertNotIn("Input", schedules[0]["Target"], "the function would not receive the scheduled event")
+        roles = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::IAM::Role"}
+        self.assertEqual(len(roles), 2)
+        for name, role in roles.items():
+            boundary = resolved(role["PermissionsBoundary"], {"PermissionsBoundaryArn": "arn:boundary"})
+            self.assertEqual(boundary, "arn:boundary", name)
+
+
+class Alarms(unittest.TestCase):
+    """Plays days of runs to the alarms, and evaluates them each minute by CloudWatch's documented rules."""
+
+    JUDGE_A_RUN = ("TargetsNotReadAlarm", "ReportsUnarchivedAlarm", "EntriesFailedAlarm", "ObjectsUnreadableAlarm")
+
+    @classmethod
+    def clouds(cls, **options):
+        """Yields each alarm that judges a run with each behaviour that CloudWatch's documentation leaves open."""
+        for name in cls.JUDGE_A_RUN:
+            for extra_periods in (0, Cloud.EXTRA_PERIODS, 10):
+                for is_aligned in (False, True):
+                    cloud = Cloud(name, extra_periods=extra_periods, is_aligned=is_aligned, **options)
+                    yield f"{name}, {extra_periods=}, {is_aligned=}", cloud
+
+    def test_alarm_clears_after_a_good_retry(self):
+        for name, cloud in self.clouds():
+            for seconds_between in (60, 61, 90, 119, 130, 600):
+                for start in (300, 330, 400, 455):
+                    history = cloud.after([(start, 1), (start + seconds_between, 0)])
+                    self.assertEqual(history[-1], "OK", f"{name}, {start} s, {seconds_between} s")
+
+    def test_alarm_judges_the_retry_and_not_the_attempt_before(self):
+        for name, cloud in self.clouds():
+            for data in ([(305, 0), (370, 2)], [(400, 0), (470, 2), (600, 5)], [(305, 3), (370, 0), (490, 1)]):
+                self.assertEqual(cloud.after(data)[-1], "ALARM", f"{name}, {data}")
+
+    def test_alarm_stays_until_a_good_run(self):
+        for name, cloud in self.clouds():
+            history = cloud.after([(400, 1), (86_400 + 400, 1), (2 * 86_400 + 400, 0)], days=3)
+            self.assertEqual(history[-1], "OK", name)
+            first, last = history.index("ALARM"), len(history) - 1 - history[::-1].index("ALARM")
+            self.assertEqual(set(history[first:last]), {"ALARM"}, name)
+            self.assertAlmostEqual((last - first) / 60, 48, delta=0.5)
+
+    def test_alarm_is_raised_by_data_that_arrives_late(self):
+        for delay_seconds in (0, 30, 120, 240):
+            for name, cloud in self.clouds(delay_seconds=delay_seconds):
+                history = cloud.after([(400, 1)])
+                self.assertEqual(history[-1], "ALARM", f"{name}, {delay_seconds} s")
+
+    def test_missing_snapshot_is_noticed_after_the_hours_of_the_parameter(self):
+        for hours, every_hours in ((26, 24), (8, 6), (80, 72), (168, 160)):
+            # The runs take up to 15 minutes.
+            runs = [(number * every_hours * 3600 + 900 * (number % 2), 1) for number in range(1, 6)]
+            days = 1 + runs[-1][0] // 86_400 + 8
+            cloud = Cloud("SnapshotMissingAlarm", parameters={"SnapshotExpectedWithinHours": str(hours)})
+            history = cloud.after(runs, days, step=900)
+            first, last = runs[0][0] // 900 + 1, runs[-1][0] // 900
+            self.assertEqual(set(history[first : last + hours * 4]), {"OK"}, hours)
+            self.assertEqual(set(history[last + (hours + 1) * 4 + 1 :]), {"ALARM"}, hours)
+
+    def test_weekly_audits_raise_no_alarm_until_one_is_missing(self):
+        # Wednesdays at 06:00, counted from the start of a week.
+        runs = [(week * 604_800 + 194_400 + 900 * (week % 2), 1) for week in range(4)]
+        cloud = Cloud("SnapshotMissingAlarm", parameters={"SnapshotExpectedWithinHours": "weekly"})
+        history = cloud.after(runs, days=6 * 7, step=3600)
+        self.assertEqual(set(history[7 * 24 : 5 * 7 * 24]), {"OK"})
+        self.assertEqual(set(history[5 * 7 * 24 :]), {"ALARM"})
+
+    def test_alarms_stay_within_the_days_that_cloudwatch_evaluates(self):
+        pattern = re.compile(template("template.yaml")["Parameters"]["SnapshotExpectedWithinHours"]["AllowedPattern"])
+        hours = [str(hours) for hours in range(500) if pattern.search(str(hours))]
+        self.assertEqual(hours, [str(hours) for hours in range(1, 169)])
+        self.assertTrue(pattern.search("weekly"))
+        for name, alarm in alarms().items():
+            for value in (*hours, "weekly"):
+                parameters = {"SnapshotExpectedWithinHours": value}
+                periods = {resolved(period, parameters) for _, period in metrics_of(alarm)}
+                [period] = periods
+                seconds = int(period) * int(resolved(alarm["EvaluationPeriods"], parameters))
+                self.assertLessEqual(seconds, 604_800 if int(period) >= 3600 else 86_400, name)
 
 
 def indentation(line):
@@ -241,7 +536,7 @@ def indentation(line):
 
 
 def policy_lines(lines):
-    """The lines, with their numbers, of every policy document, but for comments."""
+    """Yields the lines of every policy document, with their numbers and without comments."""
     inside = None
     for number, line in enumerate(lines):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -255,7 +550,7 @@ def policy_lines(lines):
 
 
 def explained(lines, number):
-    """Whether a line, or the key that its list belongs to, has a comment on it or above it."""
+    """Returns whether a line, or the key that its list belongs to, has a comment on it or above it."""
     line = lines[number]
     if " #" in line or lines[number - 1].lstrip().startswith("#"):
         return True

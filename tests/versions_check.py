@@ -7,6 +7,7 @@ EC2 is the local AWS, S3 is moto. Checks that every snapshot, and every object t
 stored under the version that is named, regardless of what other attempts at the run have written.
 """
 
+import datetime
 import gzip
 import hashlib
 import json
@@ -58,6 +59,7 @@ class Services:
         self.use_bucket("archive")
         self.set_versions("Enabled")
         self.runs = 0
+        self.begun = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=2)
 
     def use_bucket(self, name, **options):
         self.bucket = name
@@ -80,7 +82,11 @@ class Services:
 
     def event(self):
         self.runs += 1
-        return scheduled_event(self.runs, f"2026-11-22T06:{self.runs:02}:00Z")
+        return scheduled_event(self.runs, f"{self.scheduled_at():%Y-%m-%dT%H:%M:%SZ}")
+
+    def scheduled_at(self):
+        """Returns the time of the latest event: close to now, because any other time is that of a sample."""
+        return self.begun + datetime.timedelta(minutes=self.runs)
 
     def change_facts(self):
         self.ec2.create_image_usage_report(ImageId=f"ami-{self.runs:017x}", ResourceTypes=[{"ResourceType": "ec2:Instance"}])
@@ -123,7 +129,7 @@ class Services:
         check("objects before the attempt", before, 0)
         self.aws.ask("POST", "faults", "op=DescribeImageUsageReports,region=us-east-1,kind=latency,ms=60000")
         function.hand_over(event)
-        run = f"20261122T06{self.runs:02}00Z"
+        run = f"{self.scheduled_at():%Y%m%dT%H%M%SZ}"
         wait_for(lambda: len(self.data_keys(run)) == 2)
         function.kill()
         self.aws.ask("DELETE", "faults")

@@ -1,34 +1,41 @@
-//! What earlier runs said: the last unscoped snapshot, and the reports' lines that it names.
+//! The previous full snapshot, and the report lines it names.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 
-use flate2::bufread::MultiGzDecoder;
+use image_usage_archive::aws::{Bucket, CallFailure, FailureKind, ReadAttempts};
+use image_usage_archive::documents::{ArchivedObject, Baseline, PreviousSnapshot};
+use image_usage_archive::domain::digest::{hex, sha256_hex};
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::error_code::ErrorCode;
+use image_usage_archive::domain::findings::FindingSet;
+use image_usage_archive::domain::report::ReportState;
+use image_usage_archive::domain::run_id::RunId;
+use image_usage_archive::domain::target::{AccountId, Region, Target};
+use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::layout::Layout;
+use image_usage_archive::line_reader::LineReader;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
 
-use crate::archive::lines_writer::{ArchiveError, failed};
-use crate::archive::snapshots::LatestSnapshot;
-use crate::staging::SPOOL_BYTES_IN_MEMORY;
-use image_usage_archive::aws::{Bucket, CallFailure, FailureKind, ReadAttempts};
-use image_usage_archive::documents::snapshot::{
-    ArchivedObject, Baseline, EntriesStatus, PreviousSnapshot,
-};
-use image_usage_archive::domain::findings::KindSet;
-use image_usage_archive::domain::report::ReportState;
-use image_usage_archive::domain::target::{AccountId, Region, Target};
-use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{Prefix, RunId, hex};
+use super::latest::{LatestSnapshot, log_unreadable};
+use super::lines_writer::{ArchiveError, failed};
 
-/// How many objects of earlier runs a target is known by: the last complete reading and what came of the
-/// next ones that weren't. A target that breaks off more often than that loses the oldest of the latter.
+/// How many objects of earlier runs a target is known by: the last complete listing and those of later runs
+/// that were interrupted. A target that is interrupted more often loses the oldest of the latter.
 const MAX_EARLIER_OBJECTS: usize = 10;
 
-/// The last unscoped snapshot, as far as a run needs it.
+/// What is held of an object in memory before it goes to a temporary file.
+const OBJECT_BYTES_IN_MEMORY: usize = 1024 * 1024;
+
+/// What is read of a held object at once. Decompressed, it is a few thousand lines: some milliseconds.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// The last full snapshot, as far as a run needs it.
 #[derive(Debug)]
-pub(crate) struct Previous {
+pub(crate) struct PreviousRun {
     /// What this run is compared with.
     pub(crate) baseline: Baseline,
     objects: BTreeMap<Target, Vec<ArchivedObject>>,
@@ -49,17 +56,17 @@ struct PreviousTarget {
     earlier_objects: Vec<ArchivedObject>,
 }
 
-impl Previous {
-    /// Reads the snapshot that `latest.json` is a copy of; `None` where it is lost or damaged.
+impl PreviousRun {
+    /// Reads the snapshot that `latest.json` is a copy of; `None` if it is lost or damaged.
     ///
-    /// The snapshot itself is read, for that is what the chain names. Where it is lost, the copy still
-    /// tells what is known.
+    /// Reads the snapshot itself, because the hash chain refers to it. If it is missing or unreadable, the copy
+    /// still has what is needed.
     ///
     /// # Errors
     /// Fails as S3 does.
     pub(crate) async fn read(
         bucket: &Bucket,
-        prefix: &Prefix,
+        layout: &Layout,
         latest: &LatestSnapshot,
     ) -> Result<Option<Self>, ArchiveError> {
         let Some(copy) = latest.bytes() else {
@@ -68,15 +75,20 @@ impl Previous {
         let Ok(ledger) = serde_json::from_slice::<PreviousLedger>(copy) else {
             return Ok(None);
         };
-        let key = prefix.snapshot(&ledger.run_id, ledger.scheduled_at);
-        let stored = bucket.get(&key).await;
-        let stored = stored.map_err(failed("read", bucket, &key))?;
+        let key = layout.snapshot(&ledger.run_id, ledger.scheduled_at);
+        let stored = match bucket.get(&key).await {
+            Ok(stored) => stored,
+            Err(failure) if failure.is_unreadable() => {
+                log_unreadable(&key, &failure);
+                None
+            }
+            Err(failure) => return Err(failed("read", bucket, &key)(failure)),
+        };
         let found = stored.as_ref().and_then(|stored| {
             let ledger = serde_json::from_slice::<PreviousLedger>(&stored.bytes).ok()?;
             Some((ledger, &*stored.bytes))
         });
         let (ledger, bytes) = found.unwrap_or((ledger, copy));
-        let sha256 = hex(&Sha256::digest(bytes));
         let mut objects = BTreeMap::new();
         for target in ledger.targets {
             let PreviousTarget {
@@ -93,7 +105,7 @@ impl Previous {
                 previous: PreviousSnapshot {
                     run_id: ledger.run_id,
                     key,
-                    sha256,
+                    sha256: sha256_hex(bytes),
                 },
                 targets: objects.keys().cloned().collect(),
             },
@@ -101,12 +113,12 @@ impl Previous {
         }))
     }
 
-    /// The objects that hold what is known of a target, oldest first; none for a new one.
+    /// The objects with the report lines of a target, oldest first; none for a new target.
     pub(crate) fn objects(&self, target: &Target) -> &[ArchivedObject] {
         self.objects.get(target).map_or(&[], Vec::as_slice)
     }
 
-    /// The same, for the ledger of a run that could not read the target to its end.
+    /// The same, bounded, for the ledger of a run that could not read the target completely.
     pub(crate) fn earlier_objects(&self, target: &Target) -> Vec<ArchivedObject> {
         let mut objects = self.objects(target).to_vec();
         if objects.len() > MAX_EARLIER_OBJECTS {
@@ -116,30 +128,27 @@ impl Previous {
     }
 }
 
-/// A report's line, as far as a comparison needs it.
+/// A report line of an earlier run, as far as a comparison needs it.
 #[derive(Deserialize, Debug)]
-pub(crate) struct KnownLine<'a> {
+pub(crate) struct EarlierLine<'a> {
     #[serde(borrow)]
     pub(crate) report_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(crate) image_id: Option<Cow<'a, str>>,
     pub(crate) state: Option<ReportState>,
-    pub(crate) findings: KindSet,
+    pub(crate) findings: FindingSet,
     pub(crate) entries: EntriesStatus,
 }
 
-/// The lines of an object of an earlier run, whole and unharmed.
+/// The bytes of an earlier run's object: complete and unchanged.
 #[derive(Debug)]
-pub(crate) struct KnownLines {
-    reader: BufReader<MultiGzDecoder<BufReader<SpooledTempFile>>>,
-    line: Vec<u8>,
-}
+pub(crate) struct EarlierObject(SpooledTempFile);
 
-impl KnownLines {
+impl EarlierObject {
     /// Reads an object, and checks that it is still what its run wrote.
     ///
     /// # Errors
-    /// Fails as S3 does, and when the object is lost or isn't the same any more.
+    /// Fails as S3 does, and if the object is missing or has changed.
     pub(crate) async fn read(
         bucket: &Bucket,
         object: &ArchivedObject,
@@ -147,14 +156,14 @@ impl KnownLines {
         let mut attempts = ReadAttempts::default();
         loop {
             match Self::read_once(bucket, object).await {
-                Ok(lines) => return Ok(lines),
+                Ok(object) => return Ok(object),
                 Err(failure) => attempts.again_after(failure)?,
             }
         }
     }
 
     async fn read_once(bucket: &Bucket, object: &ArchivedObject) -> Result<Self, CallFailure> {
-        let mut file = SpooledTempFile::new(SPOOL_BYTES_IN_MEMORY);
+        let mut file = SpooledTempFile::new(OBJECT_BYTES_IN_MEMORY);
         let (mut digest, mut written) = (Sha256::new(), Ok(()));
         let read = bucket.read(&object.key, object.version_id.as_deref(), |chunk| {
             digest.update(chunk);
@@ -167,44 +176,43 @@ impl KnownLines {
             .and_then(|()| file.rewind())
             .map_err(local_storage)?;
         let problem = match found {
-            None => "is lost",
-            Some(_) if hex(&digest.finalize()) != object.sha256 => "has been changed",
-            Some(_) => {
-                return Ok(Self {
-                    reader: BufReader::new(MultiGzDecoder::new(BufReader::new(file))),
-                    line: Vec::new(),
-                });
-            }
+            None => "is missing",
+            Some(_) if hex(&digest.finalize()) != object.sha256 => "has changed",
+            Some(_) => return Ok(Self(file)),
         };
-        Err(CallFailure {
-            code: "ObjectDamaged".to_owned(),
-            message: format!("the object {} of an earlier run {problem}", object.key),
-            request_id: None,
-            kind: FailureKind::Lasting,
-        })
+        let message = format!("the object {} of an earlier run {problem}", object.key);
+        Err(CallFailure::own(
+            ErrorCode::ObjectDamaged,
+            message,
+            FailureKind::Permanent,
+        ))
     }
 
-    /// The next line; `None` after the last one.
+    /// Passes on each line; other tasks get their turn in between.
     ///
     /// # Errors
-    /// Fails when it is no report's line.
-    pub(crate) fn next(&mut self) -> io::Result<Option<KnownLine<'_>>> {
-        self.line.clear();
-        match self.reader.read_until(b'\n', &mut self.line)? {
-            0 => Ok(None),
-            _ => Ok(Some(serde_json::from_slice(&self.line)?)),
+    /// Fails if the object does not hold report lines, and as `each` does.
+    pub(crate) async fn for_each_line(
+        mut self,
+        mut each: impl FnMut(EarlierLine<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut lines = LineReader::new(|line: &[u8]| each(serde_json::from_slice(line)?));
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match self.0.read(&mut chunk)? {
+                0 => break,
+                read => lines.push(&chunk[..read])?,
+            }
+            tokio::task::yield_now().await;
         }
+        lines.finish()?;
+        Ok(())
     }
 }
 
-/// Tells of the function's temporary storage.
+/// A failure of the function's temporary storage (`/tmp`).
 pub(crate) fn local_storage(error: io::Error) -> CallFailure {
-    CallFailure {
-        code: "LocalStorage".to_owned(),
-        message: format!(
-            "the function's temporary storage can't hold what is known of the reports: {error}"
-        ),
-        request_id: None,
-        kind: FailureKind::Lasting,
-    }
+    let message =
+        format!("the function's temporary storage cannot hold the reports of a target: {error}");
+    CallFailure::own(ErrorCode::LocalStorage, message, FailureKind::Permanent)
 }

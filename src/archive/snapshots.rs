@@ -1,61 +1,68 @@
-//! The commit of a run: its snapshot, and the copy that is the latest.
+//! The commit of a run: its snapshot.
 
 use bytes::Bytes;
+use image_usage_archive::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject};
+use image_usage_archive::documents::{Counts, RunStatus, Snapshot};
+use image_usage_archive::domain::digest::{hex, sha256_hex};
+use image_usage_archive::domain::error_code::ErrorCode;
+use image_usage_archive::domain::run_id::RunId;
+use image_usage_archive::domain::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::archive::lines_writer::{ArchiveError, Turns, failed};
-use image_usage_archive::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject, Stored};
-use image_usage_archive::documents::snapshot::{Counts, RunStatus};
-use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{RunId, hex};
+use super::ConflictRetries;
+use super::lines_writer::{ArchiveError, failed};
 
-const CONTENT_TYPE: &str = "application/json";
+pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// Where a snapshot lies, and what it is.
+/// Where a snapshot is stored, and its digest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SnapshotObject {
     /// The archive's bucket.
     pub bucket: String,
     /// The snapshot's key.
     pub key: String,
-    /// Its version; `None` in a bucket without versions.
+    /// Its version; `None` in a bucket without versioning.
     pub version_id: Option<String>,
     /// The SHA-256 of its bytes, in hex.
     pub sha256: String,
 }
 
-/// The members of a snapshot that a later run needs of it.
+/// The fields of a snapshot that a later run needs.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct SnapshotHead {
-    /// The run.
-    pub run_id: RunId,
-    /// The moment the run was scheduled for.
-    pub scheduled_at: Timestamp,
-    /// Whether the run saw everything.
-    pub status: RunStatus,
-    /// What it counted.
-    pub counts: Counts,
+pub(crate) struct SnapshotHead {
+    pub(crate) run_id: RunId,
+    pub(crate) scheduled_at: Timestamp,
+    pub(crate) status: RunStatus,
+    pub(crate) counts: Counts,
+}
+
+impl SnapshotHead {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            run_id: snapshot.run_id.clone(),
+            scheduled_at: snapshot.scheduled_at,
+            status: snapshot.status,
+            counts: snapshot.counts,
+        }
+    }
 }
 
 /// A snapshot that is in the archive.
 #[derive(Clone, Debug)]
-pub struct PublishedSnapshot {
-    /// Where it lies.
-    pub object: SnapshotObject,
-    /// What it says.
-    pub head: SnapshotHead,
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// Whether it was there already.
-    pub already_archived: bool,
+pub(crate) struct PublishedSnapshot {
+    pub(crate) object: SnapshotObject,
+    pub(crate) head: SnapshotHead,
+    pub(crate) bytes: Bytes,
+    /// Whether another attempt at the run wrote it.
+    pub(crate) already_archived: bool,
 }
 
-/// Looks for the snapshot of a run.
+/// Finds the snapshot of a run; `None` if there is none.
 ///
 /// # Errors
-/// Fails as S3 does, and when what lies there is no snapshot.
-pub async fn find_snapshot(
+/// Fails as S3 does, and if the stored object is not a snapshot.
+pub(crate) async fn find(
     bucket: &Bucket,
     key: &str,
 ) -> Result<Option<PublishedSnapshot>, ArchiveError> {
@@ -63,20 +70,18 @@ pub async fn find_snapshot(
         return Ok(None);
     };
     let head = serde_json::from_slice(&stored.bytes).map_err(|error| {
-        let message = format!("the object is no snapshot of this auditor: {error}");
-        let kind = FailureKind::Lasting;
-        failed("read", bucket, key)(CallFailure {
-            code: "MalformedSnapshot".to_owned(),
+        let message = format!("the object is not a snapshot of this auditor: {error}");
+        failed("read", bucket, key)(CallFailure::own(
+            ErrorCode::MalformedSnapshot,
             message,
-            request_id: None,
-            kind,
-        })
+            FailureKind::Permanent,
+        ))
     })?;
     let object = SnapshotObject {
         bucket: bucket.name().to_owned(),
         key: key.to_owned(),
         version_id: stored.facts.version_id,
-        sha256: hex(&Sha256::digest(&stored.bytes)),
+        sha256: sha256_hex(&stored.bytes),
     };
     Ok(Some(PublishedSnapshot {
         object,
@@ -86,14 +91,14 @@ pub async fn find_snapshot(
     }))
 }
 
-/// Writes a run's snapshot, the commit of the run, where no other try of the run has written one.
+/// Commits a run: writes its snapshot, unless another attempt at the run has written one.
 ///
-/// Where one has, that one is the run's snapshot, and is returned. That also covers a write that S3
-/// carried out but whose answer was lost.
+/// The existing snapshot is then the run's, and is returned. That includes a write that S3 carried out but
+/// whose response was lost.
 ///
 /// # Errors
 /// Fails as S3 does.
-pub async fn commit_snapshot(
+pub(crate) async fn commit(
     bucket: &Bucket,
     key: &str,
     bytes: Bytes,
@@ -105,15 +110,13 @@ pub async fn commit_snapshot(
         content_type: CONTENT_TYPE,
         bytes: bytes.clone(),
         sha256: &sha256,
-        metadata: &[],
     };
-    let mut turns = Turns::new();
+    let mut retries = ConflictRetries::default();
     loop {
         let failure = match bucket.put(new.clone(), &Condition::Absent).await {
             Ok(version_id) => {
-                let bucket = bucket.name().to_owned();
                 let object = SnapshotObject {
-                    bucket,
+                    bucket: bucket.name().to_owned(),
                     key: key.to_owned(),
                     version_id,
                     sha256: hex(&sha256),
@@ -128,81 +131,14 @@ pub async fn commit_snapshot(
             Err(failure) => failure,
         };
         if failure.kind == FailureKind::ConditionFailed
-            && let Some(mut published) = find_snapshot(bucket, key).await?
+            && let Some(mut published) = find(bucket, key).await?
         {
             published.already_archived = published.object.sha256 != hex(&sha256);
             return Ok(published);
         }
-        turns
+        retries
             .wait_after(failure)
             .await
             .map_err(failed("write", bucket, key))?;
     }
-}
-
-/// The copy of the newest unscoped snapshot, as it was found.
-#[derive(Clone, Debug)]
-pub struct LatestSnapshot(Option<Stored>);
-
-impl LatestSnapshot {
-    /// Looks for the copy.
-    ///
-    /// # Errors
-    /// Fails as S3 does.
-    pub async fn read(bucket: &Bucket, key: &str) -> Result<Self, ArchiveError> {
-        let stored = bucket.get(key).await;
-        Ok(Self(stored.map_err(failed("read", bucket, key))?))
-    }
-
-    /// Its bytes; `None` where there is none.
-    pub fn bytes(&self) -> Option<&[u8]> {
-        self.0.as_ref().map(|stored| &*stored.bytes)
-    }
-
-    /// The condition under which a snapshot takes its place; `None` when it must not.
-    fn makes_way_for(&self, head: &SnapshotHead) -> Option<Condition> {
-        let order = |head: &SnapshotHead| (head.scheduled_at, head.run_id.clone());
-        let Some(stored) = &self.0 else {
-            return Some(Condition::Absent);
-        };
-        // A copy that can't be read is worth nothing: the snapshot it was made of is elsewhere.
-        let there = serde_json::from_slice::<SnapshotHead>(&stored.bytes).ok();
-        let is_newer = there.is_some_and(|there| order(&there) >= order(head));
-        (!is_newer).then(|| Condition::Unchanged(stored.facts.etag.clone()))
-    }
-}
-
-/// Makes a snapshot the latest one, unless a later one is; `latest` is what the run has found.
-///
-/// The latest is the one scheduled last; of two for the same moment, the one whose run ID sorts last.
-///
-/// # Errors
-/// Fails as S3 does.
-pub async fn advance_latest(
-    bucket: &Bucket,
-    key: &str,
-    mut latest: LatestSnapshot,
-    snapshot: &PublishedSnapshot,
-) -> Result<(), ArchiveError> {
-    let sha256 = Sha256::digest(&snapshot.bytes).into();
-    let bytes = snapshot.bytes.clone();
-    let new = NewObject {
-        key,
-        content_type: CONTENT_TYPE,
-        bytes,
-        sha256: &sha256,
-        metadata: &[],
-    };
-    let mut turns = Turns::new();
-    while let Some(condition) = latest.makes_way_for(&snapshot.head) {
-        match bucket.put(new.clone(), &condition).await {
-            Ok(_) => break,
-            Err(failure) => turns
-                .wait_after(failure)
-                .await
-                .map_err(failed("advance", bucket, key))?,
-        }
-        latest = LatestSnapshot::read(bucket, key).await?;
-    }
-    Ok(())
 }

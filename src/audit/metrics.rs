@@ -1,27 +1,29 @@
-//! The run's metrics, as one line in CloudWatch's embedded metric format.
+//! The metrics of a run, as one line in CloudWatch's embedded metric format.
 
+use image_usage_archive::documents::Snapshot;
 use serde_json::{Value, json};
 
-use image_usage_archive::documents::snapshot::Counts;
-use image_usage_archive::domain::timestamp::Timestamp;
-
 /// The namespace of all metrics.
-pub const NAMESPACE: &str = "ImageUsageAuditor";
+const NAMESPACE: &str = "ImageUsageAuditor";
+
+/// What the metrics say besides the counts of the snapshot.
+pub(super) struct OfRun {
+    pub(super) duration_ms: u64,
+    pub(super) snapshots_written: u64,
+    /// Objects of earlier runs that exist and cannot be read.
+    pub(super) unreadable_objects: u64,
+}
 
 /// Builds the metrics line of a run.
 ///
-/// The dimensions keep scoped runs, of which there may be many, from filling the gap that a missing full
-/// run leaves: an alarm watches `Scope` = `full`.
+/// An attempt without a snapshot has only `SnapshotsWritten` and `RunDuration`.
+///
+/// The dimension `Scope` keeps scoped runs, of which there may be many, from filling the gap that a missing
+/// full run leaves: an alarm watches `Scope` = `full`.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
-pub fn line(
-    function_name: &str,
-    full: bool,
-    now: Timestamp,
-    counts: &Counts,
-    run_duration_ms: u64,
-    snapshots_written: u64,
-) -> Value {
+pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Value {
+    let counts = &snapshot.counts;
     let metrics = [
         ("ReportsAudited", counts.reports.total, "Count"),
         ("ReportsExpiring", counts.findings.expiring, "Count"),
@@ -30,26 +32,34 @@ pub fn line(
         ("ReportsStuck", counts.findings.stuck, "Count"),
         ("ReportsUnarchived", counts.findings.unarchived, "Count"),
         ("EntriesFetched", counts.entries.fetched, "Count"),
+        ("EntriesFailed", counts.entries.failed, "Count"),
         ("TargetsComplete", counts.targets.complete, "Count"),
         ("TargetsIncomplete", counts.targets.incomplete, "Count"),
         ("TargetsFailed", counts.targets.failed, "Count"),
         ("TargetsSkipped", counts.targets.skipped, "Count"),
-        ("RunDuration", run_duration_ms, "Milliseconds"),
-        ("SnapshotsWritten", snapshots_written, "Count"),
+        ("RunDuration", run.duration_ms, "Milliseconds"),
+        ("SnapshotsWritten", run.snapshots_written, "Count"),
+        ("ObjectsUnreadable", run.unreadable_objects, "Count"),
     ];
+    // Counts of an attempt that archived nothing would keep an alarm red that the retry has answered.
+    let is_archived = run.snapshots_written > 0;
+    let metrics: Vec<_> = metrics
+        .into_iter()
+        .filter(|(name, ..)| is_archived || ["RunDuration", "SnapshotsWritten"].contains(name))
+        .collect();
     let definitions: Vec<Value> = metrics
         .iter()
         .map(|(name, _, unit)| json!({"Name": name, "Unit": unit}))
         .collect();
     let mut line = json!({
         "_aws": {
-            "Timestamp": now.unix_milliseconds(),
+            "Timestamp": snapshot.finished_at.unix_milliseconds(),
             "CloudWatchMetrics": [
                 {"Namespace": NAMESPACE, "Dimensions": [["FunctionName", "Scope"]], "Metrics": definitions}
             ]
         },
         "FunctionName": function_name,
-        "Scope": if full { "full" } else { "scoped" },
+        "Scope": if snapshot.scope.full { "full" } else { "scoped" },
     });
     for (name, value, _) in metrics {
         line[name] = value.into();

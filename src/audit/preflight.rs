@@ -1,24 +1,56 @@
 //! The preflight: what EC2 would permit in every target.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt;
+use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::TargetError;
+use image_usage_archive::domain::target::{AccountId, Region, Target};
 use serde::Serialize;
 
-use crate::audit::Run;
-use crate::audit::plan::Planned;
+use super::plan::{AccessTo, PlannedTarget};
+use super::run::Run;
 use crate::aws::ec2::UsageReports;
-use image_usage_archive::aws::{CallFailure, FailureKind};
-use image_usage_archive::documents::snapshot::TargetError;
-use image_usage_archive::domain::target::{AccountId, Region, Target};
+
+/// How many targets an answer lists: Lambda accepts answers of up to 6 MB.
+const MAX_LISTED_TARGETS: usize = 1_000;
 
 /// What EC2 would permit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Preflight {
     /// Always true: nothing was read or written.
     pub dry_run: bool,
-    /// Every target, sorted by account, then Region.
+    /// Every target, counted.
+    pub counts: PermissionCounts,
+    /// Each error once, the most frequent first.
+    pub errors: Vec<PreflightError>,
+    /// The targets that are not permitted first, then the others; each sorted by account, then Region. At most
+    /// 1,000.
     pub targets: Vec<PreflightLine>,
-    /// How long this invocation took.
+    /// The targets that are not listed.
+    pub targets_omitted: u64,
+    /// How long this invocation took, in milliseconds.
     pub duration_ms: u64,
+}
+
+/// Targets by what EC2 answered.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize)]
+#[expect(missing_docs, reason = "each field counts the answer of its name")]
+pub struct PermissionCounts {
+    pub permitted: u64,
+    pub denied: u64,
+    pub failed: u64,
+}
+
+/// An error, and in how many targets it occurred.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PreflightError {
+    /// Its code.
+    pub code: String,
+    /// One of its messages.
+    pub message: String,
+    /// The targets that it occurred in.
+    pub targets: u64,
 }
 
 /// What EC2 would permit in one target.
@@ -28,50 +60,94 @@ pub struct PreflightLine {
     pub account_id: AccountId,
     /// The Region that was asked in.
     pub region: Region,
-    /// What EC2 said.
+    /// What EC2 answered.
     pub status: Permission,
-    /// Why it isn't permitted; `None` when it is.
+    /// Why it is not permitted; `None` if it is.
     pub error: Option<TargetError>,
 }
 
-/// What EC2 says to a dry run.
+/// What EC2 answers to a dry run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Permission {
     /// The listing would be carried out.
     Permitted,
-    /// The listing would be refused for lack of a permission.
+    /// The listing would be refused because a permission is missing.
     Denied,
     /// EC2 could not be asked.
     Failed,
 }
 
 impl Preflight {
-    /// Asks EC2 in every target, so many at a time.
-    pub(crate) async fn new(run: &Run, planned: Vec<Planned>, concurrency: usize) -> Self {
+    /// Asks EC2 in every target, up to `max_concurrent_targets` at a time.
+    pub(super) async fn of(run: &Run, planned: Vec<PlannedTarget>) -> Self {
         let mut targets: Vec<PreflightLine> = futures_util::stream::iter(planned)
             .map(|planned| ask(run, planned))
-            .buffer_unordered(concurrency)
+            .buffer_unordered(run.settings.max_concurrent_targets)
             .collect()
             .await;
-        targets.sort_by(|a, b| (&a.account_id, &a.region).cmp(&(&b.account_id, &b.region)));
-        let duration_ms = run.duration_ms();
-        tracing::info!(run_id = %run.facts.run_id, targets = targets.len(), duration_ms, "preflight done");
+        let order = |line: &PreflightLine| {
+            let is_permitted = line.status == Permission::Permitted;
+            (is_permitted, line.account_id.clone(), line.region.clone())
+        };
+        targets.sort_by_cached_key(order);
+        let (counts, errors) = (count(&targets), errors(&targets));
+        let targets_omitted = targets.len().saturating_sub(MAX_LISTED_TARGETS) as u64;
+        let duration_ms = run.deadline.duration_ms();
+        tracing::info!(
+            run_id = %run.facts.run_id, permitted = counts.permitted, denied = counts.denied,
+            failed = counts.failed, duration_ms, "preflight done"
+        );
+        targets.truncate(MAX_LISTED_TARGETS);
         Self {
             dry_run: true,
+            counts,
+            errors,
             targets,
+            targets_omitted,
             duration_ms,
         }
     }
 }
 
-async fn ask(run: &Run, planned: Planned) -> PreflightLine {
-    let Planned {
+fn count(targets: &[PreflightLine]) -> PermissionCounts {
+    let mut counts = PermissionCounts::default();
+    for line in targets {
+        *match line.status {
+            Permission::Permitted => &mut counts.permitted,
+            Permission::Denied => &mut counts.denied,
+            Permission::Failed => &mut counts.failed,
+        } += 1;
+    }
+    counts
+}
+
+/// Groups the errors of the targets by their code. Messages differ in request IDs and blobs, so one stands for
+/// all.
+fn errors(targets: &[PreflightLine]) -> Vec<PreflightError> {
+    let mut by_code: BTreeMap<&str, PreflightError> = BTreeMap::new();
+    for error in targets.iter().filter_map(|line| line.error.as_ref()) {
+        let group = by_code
+            .entry(&error.code)
+            .or_insert_with(|| PreflightError {
+                code: error.code.clone(),
+                message: error.message.clone(),
+                targets: 0,
+            });
+        group.targets += 1;
+    }
+    let mut errors: Vec<_> = by_code.into_values().collect();
+    errors.sort_by_key(|error| std::cmp::Reverse(error.targets));
+    errors
+}
+
+async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
+    let PlannedTarget {
         account,
         target,
         refused,
     } = planned;
-    let reports = UsageReports::new(account.access(false).await, &target.region);
+    let reports = UsageReports::new(account.access(AccessTo::First).await, &target.region);
     let ask_all = async {
         if let Some(failure) = refused {
             return Err(failure);
@@ -79,9 +155,15 @@ async fn ask(run: &Run, planned: Planned) -> PreflightLine {
         for query in &run.queries {
             reports.dry_run(query).await?;
         }
+        if run.settings.archive_entries {
+            reports.dry_run_entries().await.map_err(|mut failure| {
+                failure.message = format!("reading entries: {}", failure.message);
+                failure
+            })?;
+        }
         Ok(())
     };
-    let asked: Result<(), CallFailure> = run.before_stop(ask_all).await;
+    let asked: Result<(), CallFailure> = run.deadline.limit_read(ask_all).await;
     let (status, error) = match asked {
         Ok(()) => (Permission::Permitted, None),
         Err(failure) if failure.kind == FailureKind::Denied => {

@@ -1,4 +1,4 @@
-//! Who the function is, which accounts there are, and how to act in them.
+//! The function's own identity, the accounts to audit, and credentials for them.
 
 use std::sync::Arc;
 
@@ -8,13 +8,15 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{
     self, ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future,
 };
+use aws_sdk_organizations::types::Account;
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 
 use image_usage_archive::aws::{
-    Aws, BrokenAnswer, CallFailure, FailureKind, WholeDocument, malformed, retry_partition,
-    sdk_region,
+    Aws, CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, TokenCycle,
+    retry_partition, sdk_region,
 };
+use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::target::{AccountId, Region};
 
 /// The account that the function runs in.
@@ -27,7 +29,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Reads the account out of an ARN; `None` when the text is none, as in local emulators.
+    /// Reads the account from an ARN; `None` if the text is not one, as in local emulators.
     pub fn from_arn(arn: &str) -> Option<Self> {
         let mut parts = arn.split(':');
         let (prefix, partition) = (parts.next()?, parts.next()?);
@@ -37,9 +39,25 @@ impl Caller {
             account_id,
         })
     }
+
+    /// A Region of the partition that every account has enabled; `None` for an unknown partition.
+    ///
+    /// Source: <https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html>
+    pub fn default_region(&self) -> Option<Region> {
+        let name = match self.partition.as_str() {
+            "aws" => "us-east-1",
+            "aws-cn" => "cn-north-1",
+            "aws-us-gov" => "us-gov-west-1",
+            "aws-eusc" => "eusc-de-east-1",
+            "aws-iso" => "us-iso-east-1",
+            "aws-iso-b" => "us-isob-east-1",
+            _ => return None,
+        };
+        name.parse().ok()
+    }
 }
 
-/// The right to act in one account: its credentials are shared by all of its Regions.
+/// Access to one account; its Regions share the credentials.
 #[derive(Clone, Debug)]
 pub struct AccountAccess {
     account_id: AccountId,
@@ -57,7 +75,7 @@ impl AccountAccess {
         &self.config
     }
 
-    /// The same right with credentials of its own: a role is assumed once more.
+    /// The same access with new credentials: a role is assumed again.
     ///
     /// The function's own credentials are Lambda's to renew.
     pub fn renewed(&self) -> Self {
@@ -69,8 +87,7 @@ impl AccountAccess {
 
     fn with_role(account_id: AccountId, config: &SdkConfig, role: Arc<MemberRole>) -> Self {
         let provider = SharedCredentialsProvider::new(SharedRole(Arc::clone(&role)));
-        // The cache that the clients would share otherwise has room for 64 roles, those of earlier runs
-        // among them.
+        // The cache that clients share by default has room for 64 roles, including those of earlier runs.
         let config = config
             .to_builder()
             .credentials_provider(provider)
@@ -103,15 +120,12 @@ impl Accounts {
     /// # Errors
     /// Fails as STS does, after the SDK's retries.
     pub async fn caller(&self) -> Result<Caller, CallFailure> {
-        let answer = aws_sdk_sts::Client::new(&self.config)
-            .get_caller_identity()
-            .send()
-            .boxed()
-            .await?;
-        let arn = answer.arn.unwrap_or_else(String::new);
+        let request = sts(&self.config, "caller").get_caller_identity();
+        let answer = request.send().boxed().await?;
+        let arn = answer.arn.unwrap_or_default();
         Caller::from_arn(&arn).ok_or_else(|| {
-            malformed(format!(
-                "STS gave `{arn}` as the caller, which names no account"
+            CallFailure::malformed(format!(
+                "STS returned `{arn}` as the caller, which names no account"
             ))
         })
     }
@@ -127,65 +141,94 @@ impl Accounts {
 
     /// Acts in another account, with a role of that account. The role is assumed at the first call.
     ///
-    /// The credentials come from the STS endpoint of the function's Region: those of the global one
-    /// don't hold in Regions that must be enabled.
+    /// The credentials come from the STS endpoint of the function's Region: those of the global one are not valid
+    /// in opt-in Regions. If the function's Region is one that the other account has not enabled, they come from
+    /// the partition's default Region.
     pub fn member_account(
         &self,
+        caller: &Caller,
         account_id: AccountId,
         home: &Region,
-        partition: &str,
         role_name: &str,
         external_id: Option<&str>,
     ) -> AccountAccess {
-        let config = self.config.to_builder().region(sdk_region(home)).build();
+        let sts_in = |region: &Region| {
+            let config = self.config.to_builder().region(sdk_region(region)).build();
+            sts(&config, account_id.as_str())
+        };
         let role = MemberRole {
-            client: sts(&config, account_id.as_str()),
-            role_arn: format!("arn:{partition}:iam::{account_id}:role/{role_name}"),
+            client: sts_in(home),
+            default_client: caller
+                .default_region()
+                .filter(|default| default != home)
+                .map(|default| sts_in(&default)),
+            role_arn: format!(
+                "arn:{}:iam::{account_id}:role/{role_name}",
+                caller.partition
+            ),
             external_id: external_id.map(str::to_owned),
             refusal: OnceCell::new(),
         };
         AccountAccess::with_role(account_id, &self.config, Arc::new(role))
     }
 
-    /// Lists the active accounts of the organization, in no order.
+    /// Lists the active accounts of the organization, in no order; there is at least one.
     ///
     /// # Errors
-    /// Fails as Organizations does, after the SDK's retries, and on a page token given twice.
+    /// Fails as Organizations does, after the SDK's retries, on a cycle of page tokens, on an account without an
+    /// ID or of unknown state, and if none is active.
     pub async fn organization_accounts(&self) -> Result<Vec<AccountId>, CallFailure> {
         let config = aws_sdk_organizations::config::Builder::from(&self.config)
-            .retry_classifier(BrokenAnswer);
+            .retry_classifier(RetryBrokenResponses);
         let client = aws_sdk_organizations::Client::from_conf(config.build());
-        let (mut accounts, mut token) = (Vec::new(), None::<String>);
+        let (mut accounts, mut token, mut cycle) = (Vec::new(), None, TokenCycle::default());
         loop {
-            let answer = client
-                .list_accounts()
-                .set_next_token(token.clone())
-                .send()
-                .boxed()
-                .await?;
-            for account in answer.accounts.into_iter().flatten() {
-                if account
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.as_str() == "ACTIVE")
-                {
-                    let id = account.id.unwrap_or_else(String::new);
-                    accounts.push(
-                        id.parse()
-                            .map_err(|error| malformed(format!("Organizations lists {error}")))?,
-                    );
+            let request = client.list_accounts().set_next_token(token.clone());
+            let answer = request.send().boxed().await?;
+            for account in answer.accounts.unwrap_or_default() {
+                let id = account.id.clone().unwrap_or_default();
+                let id = id.parse().map_err(|error| {
+                    CallFailure::malformed(format!("Organizations lists an account, but {error}"))
+                })?;
+                if is_active(&account)? {
+                    accounts.push(id);
                 }
             }
-            match answer.next_token.filter(|next| !next.is_empty()) {
-                None => return Ok(accounts),
-                next if next == token => {
-                    return Err(malformed(
-                        "Organizations gave the same page token twice".to_owned(),
-                    ));
-                }
-                next => token = next,
+            let Some(next) = answer.next_token.filter(|next| !next.is_empty()) else {
+                break;
+            };
+            if cycle.closes_at(token.as_deref(), &next) {
+                return Err(CallFailure::own(
+                    ErrorCode::RepeatedToken,
+                    "Organizations returned the same page token twice, so the listing would never end"
+                        .to_owned(),
+                    FailureKind::Transient,
+                ));
             }
+            token = Some(next);
         }
+        match accounts.is_empty() {
+            true => Err(CallFailure::malformed(
+                "Organizations lists no active account".to_owned(),
+            )),
+            false => Ok(accounts),
+        }
+    }
+}
+
+/// Whether an account is active: by its `State`; by its `Status`, which Organizations retires, only if there is
+/// no `State`.
+///
+/// Source: <https://docs.aws.amazon.com/organizations/latest/APIReference/API_Account.html>
+fn is_active(account: &Account) -> Result<bool, CallFailure> {
+    let state = account.state.as_ref().map(|state| state.as_str());
+    let status = account.status.as_ref().map(|status| status.as_str());
+    match state.or(status) {
+        Some(state) => Ok(state == "ACTIVE"),
+        None => Err(CallFailure::malformed(format!(
+            "Organizations lists the account {} with neither State nor Status",
+            account.id.as_deref().unwrap_or_default()
+        ))),
     }
 }
 
@@ -194,8 +237,8 @@ fn sts(config: &SdkConfig, caller: &str) -> aws_sdk_sts::Client {
         .retry_partition(retry_partition(format!("sts/{caller}")));
     aws_sdk_sts::Client::from_conf(
         config
-            .retry_classifier(BrokenAnswer)
-            .interceptor(WholeDocument)
+            .retry_classifier(RetryBrokenResponses)
+            .interceptor(RejectBrokenXml)
             .build(),
     )
 }
@@ -204,9 +247,11 @@ fn sts(config: &SdkConfig, caller: &str) -> aws_sdk_sts::Client {
 #[derive(Debug)]
 struct MemberRole {
     client: aws_sdk_sts::Client,
+    /// At the partition's default Region, if that is another one.
+    default_client: Option<aws_sdk_sts::Client>,
     role_arn: String,
     external_id: Option<String>,
-    /// Why the role can't be assumed: asking once for each Region would only repeat it.
+    /// Why the role cannot be assumed: asking again for each Region would only repeat it.
     refusal: OnceCell<CallFailure>,
 }
 
@@ -214,49 +259,53 @@ struct MemberRole {
 const SESSION_NAME: &str = "image-usage-auditor";
 
 impl MemberRole {
-    /// Assumes the role; the SDK's identity cache keeps the credentials and asks again before they run
-    /// out.
+    /// Assumes the role. The SDK's identity cache keeps the credentials, and asks again before they expire.
     async fn credentials(&self) -> provider::Result {
         if let Some(refusal) = self.refusal.get() {
             return Err(CredentialsError::provider_error(refusal.clone()));
         }
-        let request = self
-            .client
-            .assume_role()
-            .role_arn(&self.role_arn)
-            .role_session_name(SESSION_NAME)
-            .set_external_id(self.external_id.clone());
-        let answer = request.send().boxed().await.map_err(CallFailure::from);
-        let granted = answer.and_then(|answer| {
-            let granted = answer
-                .credentials
-                .ok_or_else(|| malformed("STS gave no credentials".to_owned()))?;
-            let expiry = std::time::SystemTime::try_from(granted.expiration).map_err(|error| {
-                malformed(format!(
-                    "STS gave credentials with an impossible end: {error}"
-                ))
-            })?;
-            let session_token = Some(granted.session_token);
-            Ok(Credentials::new(
-                granted.access_key_id,
-                granted.secret_access_key,
-                session_token,
-                Some(expiry),
-                "MemberRole",
-            ))
-        });
-        granted.map_err(|mut failure| {
+        let assumed = match (self.assume(&self.client).await, &self.default_client) {
+            (Err(failure), Some(default)) if failure.code == "RegionDisabledException" => {
+                self.assume(default).await
+            }
+            (assumed, _) => assumed,
+        };
+        assumed.map_err(|mut failure| {
             failure.message = format!("failed to assume {}: {}", self.role_arn, failure.message);
-            if failure.kind != FailureKind::Passing {
-                // Another call may have set it meanwhile, to the same.
+            if failure.kind != FailureKind::Transient {
+                // Another call may have set it in the meantime, to the same.
                 let _ = self.refusal.set(failure.clone());
             }
             CredentialsError::provider_error(failure)
         })
     }
+
+    async fn assume(&self, client: &aws_sdk_sts::Client) -> Result<Credentials, CallFailure> {
+        let request = client
+            .assume_role()
+            .role_arn(&self.role_arn)
+            .role_session_name(SESSION_NAME)
+            .set_external_id(self.external_id.clone());
+        let answer = request.send().boxed().await?;
+        let granted = answer
+            .credentials
+            .ok_or_else(|| CallFailure::malformed("STS returned no credentials".to_owned()))?;
+        let expiry = std::time::SystemTime::try_from(granted.expiration).map_err(|error| {
+            CallFailure::malformed(format!(
+                "STS returned credentials with an impossible expiration: {error}"
+            ))
+        })?;
+        Ok(Credentials::new(
+            granted.access_key_id,
+            granted.secret_access_key,
+            Some(granted.session_token),
+            Some(expiry),
+            "MemberRole",
+        ))
+    }
 }
 
-/// A role as the SDK wants it.
+/// A role in the form that the SDK needs.
 #[derive(Clone, Debug)]
 struct SharedRole(Arc<MemberRole>);
 
@@ -274,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_account_is_read_out_of_a_functions_arn() {
+    fn the_account_is_read_from_a_functions_arn() {
         let caller =
             Caller::from_arn("arn:aws-us-gov:lambda:us-gov-west-1:111122223333:function:auditor")
                 .unwrap();
@@ -285,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_emulator_gives_for_an_arn_names_no_account() {
+    fn the_arn_of_an_emulator_names_no_account() {
         assert_eq!(Caller::from_arn("function-arn"), None);
         assert_eq!(Caller::from_arn(""), None);
         assert_eq!(Caller::from_arn("arn:aws:s3:::bucket"), None);

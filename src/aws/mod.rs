@@ -5,7 +5,7 @@
 //!
 //! Each call is boxed: its future has several kilobytes, which all that waits for it would have too.
 
-mod accounts;
+pub(crate) mod accounts;
 pub mod ec2;
 
 pub use accounts::{AccountAccess, Accounts, Caller};

@@ -180,7 +180,7 @@ async fn every_active_account_of_the_organization_is_audited_and_no_other() {
 async fn an_organization_that_cannot_be_listed_fails_the_run_and_archives_nothing() {
     let faults = [
         (FaultKind::Denied, "AccessDeniedException"),
-        (FaultKind::RepeatToken, "MalformedResponse"),
+        (FaultKind::RepeatToken, "RepeatedToken"),
     ];
     for (kind, code) in faults {
         let world = three_accounts(&["us-east-1"]);
@@ -862,7 +862,9 @@ async fn a_run_makes_few_calls_beyond_its_pages_and_objects() {
         assert_eq!(snapshot["status"], "complete");
         let pages = pages * targets;
         let calls = aws.calls();
-        let data = objects + read.saturating_sub(3);
+        // Each entries object of an earlier run is looked for once.
+        let looks = if day == 22 { 0 } else { targets };
+        let data = objects + read.saturating_sub(3) + looks;
         let most = pages + accounts / 20 + data + 2 * accounts + 5;
         assert!(calls.len() <= most, "{} calls and not {most}", calls.len());
         let mut by_operation: BTreeMap<&str, usize> = BTreeMap::new();
@@ -872,6 +874,7 @@ async fn a_run_makes_few_calls_beyond_its_pages_and_objects() {
         let entries = by_operation.remove("DescribeImageUsageReportEntries");
         assert_eq!(entries, (day == 22).then_some(targets));
         // The roles that are assumed last for an hour, and are not asked for again.
+        assert_eq!(by_operation.remove("HeadObject").unwrap_or(0), looks);
         let roles = by_operation.remove("AssumeRole").unwrap_or(0);
         assert!(roles < accounts, "{roles}");
         let expected = BTreeMap::from([

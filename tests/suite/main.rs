@@ -7,16 +7,19 @@
 
 mod accounts;
 mod allocations;
-mod bad_input;
+mod concurrent_attempts;
 mod entries;
 mod faults;
 mod harness;
-mod hostile;
+mod house;
+mod invalid_input;
 mod lambda;
-mod layers;
 mod matrix;
+mod organization_days;
+mod properties;
+mod real_accounts;
+mod retries_and_deadline;
 mod runs;
 mod schemas;
 mod sixty_days;
-mod tries;
 mod verify;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use flate2::read::MultiGzDecoder;
-use image_usage_archive::documents::snapshot::{EntryLine, ReportLine, SCHEMA_VERSION, Snapshot};
-use image_usage_archive::layout::hex;
+use image_usage_archive::documents::{EntryLine, ReportLine, SCHEMA_VERSION, Snapshot};
+use image_usage_archive::domain::digest::hex;
 use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};

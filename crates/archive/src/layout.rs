@@ -1,78 +1,14 @@
-//! Every S3 key of the archive is built here and nowhere else.
+//! The key of every object of the archive: built here, and taken apart here, and nowhere else.
 
-use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
+use crate::domain::run_id::{Attempt, RunId};
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 
-/// The name of a run: the moment it was scheduled for and eight hex digits of what triggered it.
-///
-/// The same event always gives the same name, so that a retry is recognised as the run it repeats.
-#[derive(
-    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(transparent)]
-pub struct RunId(String);
-
-impl RunId {
-    /// Names the run of an event.
-    ///
-    /// The eight digits are the first of a UUID; of any other text, the first of its SHA-256.
-    pub fn of_event(scheduled_at: Timestamp, event_id: &str) -> Self {
-        let digits = uuid_start(event_id).map(str::to_ascii_lowercase);
-        Self::new(
-            scheduled_at,
-            &digits.unwrap_or_else(|| digest_start(event_id)),
-        )
-    }
-
-    /// Names the run of a request, by the ID that Lambda gave it.
-    ///
-    /// The eight digits are the first of its SHA-256: nothing says that Lambda's IDs are random from
-    /// their start.
-    pub fn of_request(scheduled_at: Timestamp, request_id: &str) -> Self {
-        Self::new(scheduled_at, &digest_start(request_id))
-    }
-
-    fn new(scheduled_at: Timestamp, digits: &str) -> Self {
-        Self(format!("{}-{digits}", scheduled_at.compact()))
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-const RUN_DIGITS: usize = 8;
-
-fn digest_start(text: &str) -> String {
-    hex(&Sha256::digest(text))[..RUN_DIGITS].to_owned()
-}
-
-fn uuid_start(text: &str) -> Option<&str> {
-    let groups: Vec<&str> = text.split('-').collect();
-    let is_uuid = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
-        && groups
-            .iter()
-            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    is_uuid.then(|| groups[0])
-}
-
-/// Writes bytes as lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The key prefix that holds the archive: empty, or ending in `/`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Prefix(String);
+pub struct Layout(String);
 
 /// A text that cannot be the prefix of the archive.
 #[derive(Debug, thiserror::Error)]
@@ -83,11 +19,11 @@ pub struct MalformedPrefix {
     text: String,
 }
 
-/// The longest prefix taken: S3 keys have at most 1,024 bytes, of which the archive's own part needs
-/// up to 160.
+/// The longest prefix accepted: S3 keys have at most 1,024 bytes, and the archive's own part needs up to
+/// 170 of them.
 const MAX_PREFIX_BYTES: usize = 512;
 
-impl FromStr for Prefix {
+impl FromStr for Layout {
     type Err = MalformedPrefix;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -111,43 +47,188 @@ impl FromStr for Prefix {
     }
 }
 
-impl Prefix {
-    /// Where the reports of one target of a run lie: gzipped JSON Lines.
-    pub fn reports(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
-        self.of_target("reports", run, scheduled_at, target)
+impl Layout {
+    /// The layout of an archive without a prefix: its keys start with `v1/`.
+    pub fn without_prefix() -> Self {
+        Self(String::new())
     }
 
-    /// Where the entries that a run fetched for one target lie: gzipped JSON Lines.
-    pub fn entries(&self, run: &RunId, scheduled_at: Timestamp, target: &Target) -> String {
-        self.of_target("entries", run, scheduled_at, target)
+    /// The key prefix: empty, or ending in `/`.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the key of the reports that an attempt at a run read of one target: gzipped JSON Lines.
+    pub fn reports(
+        &self,
+        run: &RunId,
+        attempt: Attempt,
+        scheduled_at: Timestamp,
+        target: &Target,
+    ) -> String {
+        self.of_target(ObjectKind::Reports, run, attempt, scheduled_at, target)
+    }
+
+    /// Returns the key of the entries that an attempt at a run fetched for one target: gzipped JSON Lines.
+    pub fn entries(
+        &self,
+        run: &RunId,
+        attempt: Attempt,
+        scheduled_at: Timestamp,
+        target: &Target,
+    ) -> String {
+        self.of_target(ObjectKind::Entries, run, attempt, scheduled_at, target)
     }
 
     fn of_target(
         &self,
-        what: &str,
+        kind: ObjectKind,
         run: &RunId,
+        attempt: Attempt,
         scheduled_at: Timestamp,
         target: &Target,
     ) -> String {
         let Self(prefix) = self;
         let Target { account_id, region } = target;
-        let date = scheduled_at.date();
+        let (kind, date) = (kind.as_str(), scheduled_at.date());
         format!(
-            "{prefix}v1/{what}/dt={date}/account_id={account_id}/region={region}/{run}.jsonl.gz"
+            "{prefix}v1/{kind}/dt={date}/account_id={account_id}/region={region}/{run}.{attempt}.jsonl.gz"
         )
     }
 
-    /// Where the snapshot of a run lies.
+    /// Returns the key of the snapshot of a run.
     pub fn snapshot(&self, run: &RunId, scheduled_at: Timestamp) -> String {
         let Self(prefix) = self;
         let date = scheduled_at.date();
         format!("{prefix}v1/snapshots/dt={date}/{run}.json")
     }
 
-    /// Where the copy of the newest unscoped snapshot lies.
+    /// Returns the key of the copy of the newest unscoped snapshot.
     pub fn latest(&self) -> String {
         let Self(prefix) = self;
         format!("{prefix}v1/latest.json")
+    }
+
+    /// Returns the part of a key of this archive from `v1/` on; `None` for a key outside the prefix.
+    pub fn strip<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.0)
+            .filter(|below| below.starts_with("v1/"))
+    }
+}
+
+/// The kinds of objects that a run writes for each target.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ObjectKind {
+    /// The reports of the target.
+    Reports,
+    /// The entries that the run fetched.
+    Entries,
+}
+
+impl ObjectKind {
+    /// The kind as it is written in keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reports => "reports",
+            Self::Entries => "entries",
+        }
+    }
+}
+
+/// A key of the archive, taken apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ArchiveKey {
+    /// The copy of the newest unscoped snapshot.
+    Latest,
+    /// The snapshot of a run.
+    Snapshot {
+        /// The run.
+        run_id: RunId,
+        /// The moment the run was scheduled for, by its name.
+        scheduled_at: Timestamp,
+    },
+    /// An object with the reports or entries of one target.
+    Object(ObjectKey),
+}
+
+/// The key of an object with the reports or entries of one target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectKey {
+    /// What the object contains.
+    pub kind: ObjectKind,
+    /// The target.
+    pub target: Target,
+    /// The run that wrote it.
+    pub run_id: RunId,
+    /// The attempt at the run that wrote it.
+    pub attempt: Attempt,
+    /// The moment the run was scheduled for, by its name; its date is part of the key.
+    pub scheduled_at: Timestamp,
+}
+
+impl ArchiveKey {
+    /// Takes a key apart, and returns the layout that it belongs to; `None` for a key that no layout builds.
+    pub fn parse(key: &str) -> Option<(Layout, Self)> {
+        // A prefix may contain a folder of the same name; what follows it cannot.
+        let (prefix, below) = key.split_at(key.rfind("v1/")?);
+        let layout: Layout = prefix.parse().ok()?;
+        let parsed = match below {
+            "v1/latest.json" => Self::Latest,
+            _ => Self::parse_snapshot(below).or_else(|| Self::parse_object(below))?,
+        };
+        // Built again, so that nothing but a key of the archive passes: not another date, for example.
+        (parsed.build(&layout) == key).then_some((layout, parsed))
+    }
+
+    fn parse_snapshot(below: &str) -> Option<Self> {
+        let (_, name) = below.strip_prefix("v1/snapshots/")?.split_once('/')?;
+        let run_id: RunId = name.strip_suffix(".json")?.parse().ok()?;
+        let scheduled_at = run_id.scheduled_at()?;
+        Some(Self::Snapshot {
+            run_id,
+            scheduled_at,
+        })
+    }
+
+    fn parse_object(below: &str) -> Option<Self> {
+        let parts: Vec<&str> = below.split('/').collect();
+        let [_, kind, _, account_id, region, name] = parts[..] else {
+            return None;
+        };
+        let kind = [ObjectKind::Reports, ObjectKind::Entries]
+            .into_iter()
+            .find(|known| known.as_str() == kind)?;
+        let target = Target {
+            account_id: account_id.strip_prefix("account_id=")?.parse().ok()?,
+            region: region.strip_prefix("region=")?.parse().ok()?,
+        };
+        let (run_id, attempt) = name.strip_suffix(".jsonl.gz")?.split_once('.')?;
+        let run_id: RunId = run_id.parse().ok()?;
+        Some(Self::Object(ObjectKey {
+            kind,
+            target,
+            scheduled_at: run_id.scheduled_at()?,
+            run_id,
+            attempt: attempt.parse().ok()?,
+        }))
+    }
+
+    /// Builds the key in a layout.
+    pub fn build(&self, layout: &Layout) -> String {
+        match self {
+            Self::Latest => layout.latest(),
+            Self::Snapshot {
+                run_id,
+                scheduled_at,
+            } => layout.snapshot(run_id, *scheduled_at),
+            Self::Object(ObjectKey {
+                kind,
+                target,
+                run_id,
+                attempt,
+                scheduled_at,
+            }) => layout.of_target(*kind, run_id, *attempt, *scheduled_at, target),
+        }
     }
 }
 
@@ -160,40 +241,96 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_named_by_its_moment_and_the_start_of_the_events_uuid() {
-        let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
-        assert_eq!(run.to_string(), "20261122T060000Z-7bf73129");
-    }
-
-    #[test]
-    fn an_event_id_that_is_no_uuid_is_hashed_and_cannot_leave_its_place_in_the_key() {
-        let run = RunId::of_event(scheduled_at(), "../../deadbeef\n");
-        assert_eq!(run.to_string(), "20261122T060000Z-93c433d3");
-        assert_ne!(run, RunId::of_event(scheduled_at(), "../../deadbeef"));
-    }
-
-    #[test]
     fn keys_are_partitioned_by_the_scheduled_day() {
-        let prefix: Prefix = "image-usage/".parse().unwrap();
+        let prefix: Layout = "image-usage/".parse().unwrap();
         let run = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        let attempt = Attempt::from_bits(0x0bad_cafe);
         let target = Target {
             account_id: "111122223333".parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
         };
         assert_eq!(
-            prefix.reports(&run, scheduled_at(), &target),
-            "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
+            prefix.reports(&run, attempt, scheduled_at(), &target),
+            "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(
-            prefix.entries(&run, scheduled_at(), &target),
-            "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.jsonl.gz"
+            prefix.entries(&run, attempt, scheduled_at(), &target),
+            "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(
             prefix.snapshot(&run, scheduled_at()),
             "image-usage/v1/snapshots/dt=2026-11-22/20261122T060000Z-7bf73129.json"
         );
-        let empty: Prefix = "".parse().unwrap();
-        assert_eq!(empty.latest(), "v1/latest.json");
+        assert_eq!(Layout::without_prefix().latest(), "v1/latest.json");
+    }
+
+    #[test]
+    fn every_key_is_taken_apart_into_what_it_was_built_of() {
+        let run_id = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        let object = |kind| {
+            ArchiveKey::Object(ObjectKey {
+                kind,
+                target: Target {
+                    account_id: "111122223333".parse().unwrap(),
+                    region: "us-gov-west-1".parse().unwrap(),
+                },
+                run_id: run_id.clone(),
+                attempt: Attempt::from_bits(7),
+                scheduled_at: scheduled_at(),
+            })
+        };
+        let keys = [
+            ArchiveKey::Latest,
+            ArchiveKey::Snapshot {
+                run_id: run_id.clone(),
+                scheduled_at: scheduled_at(),
+            },
+            object(ObjectKind::Reports),
+            object(ObjectKind::Entries),
+        ];
+        for prefix in ["", "image-usage/", "v1/", "a/v1/b/", "ä v1/"] {
+            let layout: Layout = prefix.parse().unwrap();
+            for key in &keys {
+                let built = key.build(&layout);
+                let parsed = ArchiveKey::parse(&built);
+                assert_eq!(parsed, Some((layout.clone(), key.clone())), "{built}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_run_writes_is_not_taken_for_one() {
+        let object = "v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz";
+        assert!(ArchiveKey::parse(object).is_some());
+        for (old, new) in [
+            ("v1/", "v2/"),
+            ("v1/", "/v1/"),
+            ("v1/", "a/../v1/"),
+            ("reports", "images"),
+            ("dt=2026-11-22", "dt=2026-11-23"),
+            ("dt=", ""),
+            ("111122223333", "11112222333"),
+            ("us-east-1", "us-east-1/x"),
+            ("060000Z-", "060000Z"),
+            (".0badcafe", ""),
+            (".0badcafe", ".0BADCAFE"),
+            (".gz", ""),
+            (".gz", ".gz\n"),
+        ] {
+            let key = object.replacen(old, new, 1);
+            assert_ne!(key, object);
+            assert_eq!(ArchiveKey::parse(&key), None, "{key}");
+        }
+        for key in [
+            "",
+            "v1/",
+            "v1/latest.json/",
+            "latest.json",
+            "v1/snapshots/dt=2026-11-23/20261122T060000Z-7bf73129.json",
+            "v1/snapshots/20261122T060000Z-7bf73129.json",
+        ] {
+            assert_eq!(ArchiveKey::parse(key), None, "{key}");
+        }
     }
 
     #[test]
@@ -208,7 +345,7 @@ mod tests {
             "a\n/",
             &format!("{}/", "a".repeat(512)),
         ] {
-            assert!(text.parse::<Prefix>().is_err(), "{text:?}");
+            assert!(text.parse::<Layout>().is_err(), "{text:?}");
         }
     }
 }

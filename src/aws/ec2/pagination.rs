@@ -1,30 +1,45 @@
-//! Where a listing of EC2 stands: its page token, and what to do when one is refused.
+//! Pagination state of an EC2 listing: the page token, the page size, and when to restart.
 //!
-//! The SDK's paginators are not used, for they take a repeated token for the end of a listing.
+//! The SDK's paginators are not used: they take a repeated token for the end of a listing.
 
-use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::aws::{CallFailure, FailureKind, TokenCycle};
+use image_usage_archive::domain::error_code::ErrorCode;
+
+/// One page of a listing.
+#[derive(Debug)]
+pub struct ListedPage<T> {
+    /// What is listed, in EC2's order; a page may be empty and still not be the last.
+    pub rows: Vec<T>,
+    /// Where the next page starts; `None` after the last one.
+    pub next_token: Option<String>,
+}
+
+/// An empty token is EC2's other way to say that there is no next page.
+pub(super) fn next_token(token: Option<String>) -> Option<String> {
+    token.filter(|token| !token.is_empty())
+}
 
 /// A listing under way.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct PageCursor {
     max_results: Option<u32>,
     token: Option<String>,
-    token_loop: TokenLoop,
+    cycle: TokenCycle,
     restarted: bool,
 }
 
-impl Pages {
-    /// Starts a listing; `max_results` rows are asked for in one call, `None` leaves it to EC2.
+impl PageCursor {
+    /// Starts a listing; `max_results` rows are requested in one call, `None` leaves it to EC2.
     pub(crate) fn new(max_results: Option<u32>) -> Self {
         Self {
             max_results,
             token: None,
-            token_loop: TokenLoop::default(),
+            cycle: TokenCycle::default(),
             restarted: false,
         }
     }
 
-    /// The rows to ask for in the next call.
+    /// The rows to request in the next call.
     pub(crate) fn max_results(&self) -> Option<u32> {
         self.max_results
     }
@@ -34,91 +49,45 @@ impl Pages {
         self.token.as_deref()
     }
 
-    /// Starts the listing again where that mends the failure: once for a token that has run out, and once
-    /// for a page size that EC2 doesn't take. All rows come again then.
-    pub(crate) fn start_again_after(&mut self, failure: &CallFailure) -> bool {
-        let mends = match failure.kind {
-            FailureKind::TokenRefused => {
+    /// Restarts the listing if that can fix the failure: once for an expired token, and with half the page size,
+    /// at last without one, if EC2 refuses the size. All rows come again then.
+    pub(crate) fn restart_after(&mut self, failure: &CallFailure) -> bool {
+        let can_fix = match (failure.kind, self.max_results) {
+            (FailureKind::TokenRefused, _) => {
                 self.token.is_some() && !std::mem::replace(&mut self.restarted, true)
             }
-            FailureKind::PageSizeRefused => self.max_results.take().is_some(),
+            (FailureKind::PageSizeRefused, Some(size)) => {
+                self.max_results = Some(size / 2).filter(|half| *half > 0);
+                true
+            }
+            (FailureKind::PageSizeBesideIds, Some(_)) => {
+                self.max_results = None;
+                true
+            }
             _ => false,
         };
-        if mends {
+        if can_fix {
             self.token = None;
-            self.token_loop = TokenLoop::default();
+            self.cycle = TokenCycle::default();
         }
-        mends
+        can_fix
     }
 
-    /// Turns to the next page, and tells if there is one.
+    /// Advances to the next page. Returns whether there is one.
     ///
     /// # Errors
-    /// Fails when the token has been given before: the listing has no end.
-    pub(crate) fn turn(&mut self, next: Option<String>) -> Result<bool, CallFailure> {
+    /// Fails if the token has been returned before: the listing would never end.
+    pub(crate) fn advance(&mut self, next: Option<String>) -> Result<bool, CallFailure> {
         if let Some(next) = &next
-            && self.token_loop.closes_at(self.token.as_deref(), next)
+            && self.cycle.closes_at(self.token.as_deref(), next)
         {
-            return Err(CallFailure {
-                code: "RepeatedToken".to_owned(),
-                message: "EC2 gave a page token for the second time: the listing has no end"
-                    .to_owned(),
-                request_id: None,
-                kind: FailureKind::Passing,
-            });
+            return Err(CallFailure::own(
+                ErrorCode::RepeatedToken,
+                "EC2 returned the same page token twice, so the listing would never end".to_owned(),
+                FailureKind::Transient,
+            ));
         }
         self.token = next;
         Ok(self.token.is_some())
-    }
-}
-
-/// Finds out when a listing's tokens go round in a circle, remembering one of them (after Brent).
-#[derive(Default, Debug)]
-struct TokenLoop {
-    anchor: Option<String>,
-    pages: u64,
-}
-
-impl TokenLoop {
-    /// Whether this token has been given before: the one that was asked with, or the one remembered.
-    fn closes_at(&mut self, asked_with: Option<&str>, next: &str) -> bool {
-        if asked_with == Some(next) || self.anchor.as_deref() == Some(next) {
-            return true;
-        }
-        self.pages += 1;
-        if self.pages.is_power_of_two() {
-            self.anchor = Some(next.to_owned());
-        }
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_circle_of_tokens_of_any_length_and_start_is_found() {
-        for (lead, length) in [(0, 1), (0, 2), (3, 1), (5, 7), (100, 64)] {
-            let token = |page: usize| match page < lead {
-                true => format!("lead-{page}"),
-                false => format!("circle-{}", (page - lead) % length),
-            };
-            let mut tokens = TokenLoop::default();
-            let found = (0..4 * (lead + length) + 4).find(|&page| {
-                let asked_with = page.checked_sub(1).map(token);
-                tokens.closes_at(asked_with.as_deref(), &token(page))
-            });
-            assert!(
-                found.is_some_and(|page| page >= lead + length),
-                "{lead} {length}: {found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_listing_without_a_circle_is_left_alone() {
-        let mut tokens = TokenLoop::default();
-        assert!((0..10_000_u32).all(|page| !tokens.closes_at(None, &page.to_string())));
     }
 }

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use image_usage_archive::aws::{Aws, CallFailure};
-use image_usage_archive::documents::snapshot::{
-    EntriesStatus, ReportLine, ReportMembers, TargetError,
-};
-use image_usage_archive::domain::findings::{Finding, Policy, judge};
+use image_usage_archive::documents::{ReportFields, ReportLine, TargetError};
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings::{Finding, Policy, evaluate};
 use image_usage_archive::domain::report::UsageReport;
 use image_usage_archive::domain::target::Target;
 use image_usage_auditor::aws::Accounts;
@@ -140,14 +139,14 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
         pending_limit_hours: 24,
     };
     let now = "2026-11-22T06:00:05.250Z".parse().unwrap();
-    let findings = judge(report, policy, now);
+    let findings = evaluate(report, policy, now);
     let entries = EntriesStatus::Failed {
         code: "ReportDeleted".to_owned(),
     };
     let whole = ReportLine::new(target, report, findings, &entries);
     let line = one_line(&whole);
     // The run writes a line in two steps.
-    let members = serde_json::to_vec(&ReportMembers::new(target, report)).unwrap();
+    let members = serde_json::to_vec(&ReportFields::new(target, report)).unwrap();
     let mut written = Vec::new();
     ReportLine::write(&mut written, &members, findings, &entries).unwrap();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Any bytes as the payload of an invocation.
 
-use image_usage_archive::layout::{Prefix, RunId};
+use image_usage_archive::domain::run_id::RunId;
+use image_usage_archive::layout::Layout;
 use image_usage_auditor::request::{InvalidRequest, Request};
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<Value>(bytes) else {
         return;
     };
-    match Request::from_payload(payload) {
+    match Request::from_payload(payload, "2026-11-22T06:00:05Z".parse().unwrap()) {
         Ok(request) => check_request(&request),
         Err(refusal) => check_refusal(&refusal),
     }
@@ -31,7 +32,7 @@ pub(crate) fn check_request(request: &Request) {
         assert!(i32::try_from(number).is_ok_and(|number| number > 0));
     }
     check_line(scope);
-    let prefix: Prefix = "image-usage/".parse().unwrap();
+    let prefix: Layout = "image-usage/".parse().unwrap();
     let scheduled_at = request
         .scheduled_at
         .unwrap_or_else(|| "2026-11-22T06:00:00Z".parse().unwrap());

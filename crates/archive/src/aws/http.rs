@@ -1,20 +1,25 @@
-//! The HTTP client that all SDK clients share, and whose certificates it takes.
+//! The HTTP client that all SDK clients share: which certificates it trusts, and which proxy it uses.
 //!
 //! Reading the system's root certificates, well over a hundred, takes several times as long as the rest of
-//! the start, and the SDK would read them again for each client. AWS's own hosts need none but Amazon's
-//! five, so the client starts with those. Where they don't do (in other partitions of AWS, at an endpoint
-//! of somebody's own, behind a proxy that inspects TLS), the first connection fails; from then on the
-//! system's roots are trusted instead, and the SDK, which sends the call again, doesn't notice.
+//! the start, and the SDK would read them again for each client. AWS's own hosts need only Amazon's five, so
+//! the client starts with those. If they do not suffice (in other partitions of AWS, at a custom endpoint,
+//! behind a proxy that inspects TLS), the first connection fails; from then on the system's roots are
+//! trusted instead. The SDK sends the call again and does not notice.
 //!
-//! So nobody is trusted whom the system doesn't trust, as long as the system trusts Amazon.
+//! No host is trusted that the system would reject, provided the system trusts Amazon's roots.
+//!
+//! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured as by curl, except for this host and
+//! its link: credentials from a container or an instance never pass through a proxy.
 
 use std::env;
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
@@ -31,16 +36,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Source: <https://www.amazontrust.com/repository/>, which recommends all five of them.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon_roots.pem");
 
-/// Where somebody says which roots the system has: theirs are meant then, and no others.
+/// If one of these is set, only the roots it names are trusted.
 const CHOSEN_ROOTS: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Makes the client; what can be done before its first call is done here.
+/// If none of these is set, there is no proxy.
+const PROXIES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Makes the client. What can be done before its first call is done here.
 pub(super) fn client() -> SharedHttpClient {
-    let chosen = CHOSEN_ROOTS.iter().any(|name| env::var_os(name).is_some());
-    let of_the_system = TrustStore::default();
-    shared(match chosen {
-        true => SharedHttpConnector::new(connector(of_the_system)),
-        false => SharedHttpConnector::new(AmazonFirst::new(of_the_system)),
+    let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let has_own_roots = CHOSEN_ROOTS.iter().any(|name| env::var_os(name).is_some());
+    let connect = |proxy: ProxyConfig| match has_own_roots {
+        true => SharedHttpConnector::new(connector(TrustStore::default(), proxy)),
+        false => SharedHttpConnector::new(AmazonFirst::new(TrustStore::default(), proxy)),
+    };
+    let direct = connect(ProxyConfig::disabled());
+    shared(match PROXIES.iter().any(is_set) {
+        false => direct,
+        true => SharedHttpConnector::new(ByHost {
+            direct,
+            by_proxy: connect(ProxyConfig::from_env()),
+        }),
     })
 }
 
@@ -48,12 +71,13 @@ fn shared(connector: SharedHttpConnector) -> SharedHttpClient {
     http_client_fn(move |_, _| connector.clone())
 }
 
-fn connector(roots: TrustStore) -> Connector {
+fn connector(roots: TrustStore, proxy: ProxyConfig) -> Connector {
     let settings = HttpConnectorSettings::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .build();
     let builder = Connector::builder()
         .connector_settings(settings)
+        .proxy_config(proxy)
         .tls_provider(Provider::Rustls(CryptoMode::Ring));
     match TlsContext::builder().with_trust_store(roots).build() {
         Ok(context) => builder.tls_context(context).build(),
@@ -62,20 +86,66 @@ fn connector(roots: TrustStore) -> Connector {
     }
 }
 
-/// Connects with Amazon's roots, and with others once a host's certificate leads to none of those.
+/// Connects to this host and its link directly, and to any other host as the proxy's variables say.
+#[derive(Debug)]
+struct ByHost {
+    direct: SharedHttpConnector,
+    by_proxy: SharedHttpConnector,
+}
+
+impl HttpConnector for ByHost {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        match is_near(host_of(request.uri())) {
+            true => self.direct.call(request),
+            false => self.by_proxy.call(request),
+        }
+    }
+}
+
+/// Returns the host of a URI without port or brackets; empty if there is none.
+fn host_of(uri: &str) -> &str {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+/// Whether a host is this one, or an address of its link: where containers and instances get credentials.
+///
+/// Source: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-imds-credentials.html>
+fn is_near(host: &str) -> bool {
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_loopback() || address.is_unicast_link_local() || address == IMDS_V6
+        }
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// The instance metadata service over IPv6, `fd00:ec2::254`.
+const IMDS_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Connects with Amazon's roots, and with others once a host's certificate leads to none of them.
 #[derive(Debug)]
 struct AmazonFirst {
     amazon: Connector,
     other_roots: TrustStore,
-    /// There once a host needs it.
+    proxy: ProxyConfig,
+    /// Made once a host needs it.
     others: Arc<OnceLock<Connector>>,
 }
 
 impl AmazonFirst {
-    fn new(other_roots: TrustStore) -> Self {
+    fn new(other_roots: TrustStore, proxy: ProxyConfig) -> Self {
+        let amazon = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
         Self {
-            amazon: connector(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
+            amazon: connector(amazon, proxy.clone()),
             other_roots,
+            proxy,
             others: Arc::default(),
         }
     }
@@ -87,13 +157,14 @@ impl HttpConnector for AmazonFirst {
             return others.call(request);
         }
         let answer = self.amazon.call(request);
-        let (others, roots) = (Arc::clone(&self.others), self.other_roots.clone());
+        let others = Arc::clone(&self.others);
+        let (roots, proxy) = (self.other_roots.clone(), self.proxy.clone());
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             if let Err(failure) = &answer
                 && is_about_a_certificate(failure)
             {
-                others.get_or_init(|| connector(roots));
+                others.get_or_init(|| connector(roots, proxy));
             }
             answer
         })
@@ -109,7 +180,7 @@ fn is_about_a_certificate(failure: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// An I/O error that wraps another one doesn't give it as its source.
+/// Returns an error's cause. An I/O error that wraps another one does not return it as its source.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|inner| inner as _),
@@ -133,7 +204,7 @@ mod tests {
     use super::*;
     use crate::aws::Bucket;
     use crate::aws::client::loader;
-    use crate::layout::hex;
+    use crate::domain::digest::hex;
 
     #[test]
     fn the_roots_have_the_keys_that_amazon_publishes() {
@@ -165,8 +236,8 @@ mod tests {
         assert_eq!(keys.collect::<Vec<_>>(), published);
     }
 
-    /// A server with a certificate of its own, to which nothing is found; tells of each handshake, and
-    /// gives its endpoint and the certificate.
+    /// Starts a server with a certificate of its own that finds nothing. Returns its endpoint, the
+    /// certificate, and whether each handshake succeeded.
     fn https_server() -> (String, Vec<u8>, Receiver<bool>) {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -184,7 +255,7 @@ mod tests {
             "https://localhost:{}",
             listener.local_addr().unwrap().port()
         );
-        let (tell, handshakes) = channel();
+        let (report, handshakes) = channel();
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
@@ -197,7 +268,7 @@ mod tests {
                 let _ = connection.write_all(answer);
                 connection.conn.send_close_notify();
                 let _ = connection.flush();
-                if tell.send(is_trusted).is_err() {
+                if report.send(is_trusted).is_err() {
                     return;
                 }
             }
@@ -209,30 +280,118 @@ mod tests {
     async fn a_host_that_amazon_did_not_certify_is_reached_with_the_other_roots() {
         let (endpoint, certificate, handshakes) = https_server();
         let others = TrustStore::empty().with_pem_certificate(certificate);
-        let config = loader(shared(SharedHttpConnector::new(AmazonFirst::new(others))))
-            .endpoint_url(endpoint)
-            .region("us-east-1")
-            .credentials_provider(Credentials::new("AKIA", "secret", None, None, "test"))
-            .load()
-            .await;
+        let config = loader(shared(SharedHttpConnector::new(AmazonFirst::new(
+            others,
+            ProxyConfig::disabled(),
+        ))))
+        .endpoint_url(endpoint)
+        .region("us-east-1")
+        .credentials_provider(Credentials::new("AKIA", "secret", None, None, "test"))
+        .load()
+        .await;
         let bucket = Bucket::new(&config, "archive");
         for _ in 0..2 {
             assert!(bucket.get("nothing").await.unwrap().is_none());
         }
-        // Only the first connection of all was made for nothing.
+        // Only the very first connection failed.
         let handshakes: Vec<bool> = handshakes.iter().take(3).collect();
         assert_eq!(handshakes, [false, true, true]);
     }
 
     #[tokio::test]
-    async fn a_host_that_nobody_certified_is_not_reached() {
+    async fn a_host_that_no_root_certifies_is_not_reached() {
         let (endpoint, _, handshakes) = https_server();
         let (_, others, _) = https_server();
-        let connector = AmazonFirst::new(TrustStore::empty().with_pem_certificate(others));
+        let connector = AmazonFirst::new(
+            TrustStore::empty().with_pem_certificate(others),
+            ProxyConfig::disabled(),
+        );
         for _ in 0..3 {
             let answer = connector.call(HttpRequest::get(&endpoint).unwrap()).await;
             assert!(is_about_a_certificate(&answer.unwrap_err()));
         }
         assert!(!handshakes.iter().take(3).any(|is_trusted| is_trusted));
+    }
+
+    /// Starts a proxy that tunnels one connection after the other to `target`. Returns its address and the
+    /// first line of each request.
+    fn proxy(target: String) -> (String, Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (report, requests) = channel();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                let asked = String::from_utf8(asked).unwrap();
+                let first = asked.lines().next().unwrap_or_default().to_owned();
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let mut server = std::net::TcpStream::connect(&target).unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut server, &mut client);
+                    let _ = client.shutdown(std::net::Shutdown::Write);
+                });
+                if report.send(first).is_err() {
+                    return;
+                }
+            }
+        });
+        (address, requests)
+    }
+
+    #[tokio::test]
+    async fn a_host_is_reached_through_a_proxy_and_with_the_other_roots_where_it_needs_them() {
+        let (endpoint, certificate, handshakes) = https_server();
+        let port = endpoint.rsplit(':').next().unwrap().to_owned();
+        let (address, requests) = proxy(format!("127.0.0.1:{port}"));
+        let others = TrustStore::empty().with_pem_certificate(certificate);
+        let by_proxy = AmazonFirst::new(others, ProxyConfig::all(address).unwrap());
+        for _ in 0..2 {
+            let request = HttpRequest::get(&endpoint).unwrap();
+            let _ = by_proxy.call(request).await;
+        }
+        let answer = by_proxy.call(HttpRequest::get(&endpoint).unwrap()).await;
+        assert_eq!(answer.unwrap().status().as_u16(), 404);
+        let requests: Vec<String> = requests.iter().take(3).collect();
+        assert_eq!(
+            requests,
+            vec![format!("CONNECT localhost:{port} HTTP/1.1"); 3]
+        );
+        assert_eq!(handshakes.iter().take(2).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn this_host_and_its_link_are_never_asked_through_a_proxy() {
+        for uri in [
+            "http://127.0.0.1:4566/x?y",
+            "http://localhost/",
+            "https://s3.localhost:4566",
+            "http://[::1]:80/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://169.254.170.2",
+            "http://[fd00:ec2::254]/latest/",
+        ] {
+            assert!(is_near(host_of(uri)), "{uri}");
+        }
+        for uri in [
+            "https://s3.eu-west-1.amazonaws.com/archive?list-type=2",
+            "https://localhost.example.com/",
+            "https://notlocalhost/",
+            "http://10.0.0.1/",
+            "https://user@127.0.0.1.example.com/",
+            "",
+        ] {
+            assert!(!is_near(host_of(uri)), "{uri}");
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! The archive's bucket.
+//! A bucket, and the calls that an archive needs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -12,35 +12,37 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::client::{CALL_TIMEOUT, retry_partition};
-use super::failure::{CallFailure, FailureKind, malformed};
-use super::retry::BrokenAnswer;
-use super::xml_guard::WholeDocument;
+use super::failure::{CallFailure, FailureKind};
+use super::retry::RetryBrokenResponses;
+use super::token_cycle::TokenCycle;
+use super::write_headers::WriteHeaders;
+use super::xml_guard::RejectBrokenXml;
+use crate::domain::error_code::ErrorCode;
 
-/// A bucket, and the calls that the archive needs of it.
+/// A bucket.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
     name: String,
+    write_headers: WriteHeaders,
 }
 
-/// An object as it was read.
+/// An object that was read.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its bytes.
     pub bytes: Bytes,
-    /// What S3 tells of it.
+    /// S3's facts about it.
     pub facts: StoredFacts,
 }
 
-/// What S3 tells of an object.
+/// S3's facts about an object.
 #[derive(Clone, Debug)]
 pub struct StoredFacts {
     /// Its entity tag, for a conditional write.
     pub etag: String,
     /// Its version; `None` in a bucket without versions.
     pub version_id: Option<String>,
-    /// The metadata that it was written with, by name.
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// An object to be written in one call.
@@ -50,22 +52,20 @@ pub struct NewObject<'a> {
     pub key: &'a str,
     /// Its media type.
     pub content_type: &'a str,
-    /// Its bytes; shared, so that another try costs no copy.
+    /// Its bytes; shared, so another attempt costs no copy.
     pub bytes: Bytes,
     /// The SHA-256 of the bytes.
     pub sha256: &'a Sha256Digest,
-    /// Metadata of this project's own, by name.
-    pub metadata: &'a [(&'static str, String)],
 }
 
-/// When a write may take place.
+/// The condition of a write.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// Only where no object has the key.
+    /// No object has the key.
     Absent,
-    /// Only where the object is still the one with this entity tag.
+    /// The object still has this entity tag.
     Unchanged(String),
-    /// Whatever is there.
+    /// None: an existing object is replaced.
     Always,
 }
 
@@ -82,31 +82,31 @@ impl Condition {
     }
 }
 
-/// A multipart upload under way.
+/// A multipart upload in progress.
 #[derive(Clone, Debug)]
 pub struct Upload {
     key: String,
     upload_id: String,
 }
 
-/// A part that S3 has taken.
+/// A part that S3 has accepted.
 #[derive(Clone, Debug)]
 pub struct UploadedPart(CompletedPart);
 
-/// The patience with bodies that break off: the SDK's own retries end where a body starts.
+/// Bounded retries for interrupted bodies, which the SDK does not retry.
 #[derive(Default, Debug)]
 pub struct ReadAttempts(u32);
 
 impl ReadAttempts {
     const MOST: u32 = 4;
 
-    /// Lets the object be read once more.
+    /// Permits another attempt.
     ///
     /// # Errors
-    /// Gives the failure back where that would not help, or was done often enough.
+    /// Returns the failure if another attempt would not help, or if there were enough.
     pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
         self.0 += 1;
-        if failure.kind != FailureKind::Passing || self.0 == Self::MOST {
+        if failure.kind != FailureKind::Transient || self.0 == Self::MOST {
             return Err(failure);
         }
         Ok(())
@@ -118,30 +118,39 @@ pub type Sha256Digest = [u8; 32];
 
 impl Bucket {
     pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
-        // An endpoint of its own (a local S3) rarely has a host name for each bucket.
+        // A custom endpoint (a local S3) rarely has a host name for each bucket.
         let own_endpoint =
             config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
         let config = aws_sdk_s3::config::Builder::from(config)
             .force_path_style(own_endpoint)
             .retry_partition(retry_partition(format!("s3/{name}")))
-            .retry_classifier(BrokenAnswer)
+            .retry_classifier(RetryBrokenResponses)
             .build();
         Self {
             client: Client::from_conf(config),
             name: name.to_owned(),
+            write_headers: WriteHeaders::default(),
         }
     }
 
-    /// The bucket's name.
+    /// Sends headers with every write, for a bucket whose policy demands them.
+    pub fn with_write_headers(self, write_headers: WriteHeaders) -> Self {
+        Self {
+            write_headers,
+            ..self
+        }
+    }
+
+    /// Returns the bucket's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads an object chunk by chunk, in the given version or the latest one, and returns the metadata
-    /// that it was written with; `None` when there is no object.
+    /// Reads an object chunk by chunk, in the given version or the latest one; `None` when there is no
+    /// object.
     ///
     /// # Errors
-    /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
+    /// Fails as S3 does, after the SDK's retries, and if the body is interrupted.
     pub async fn read(
         &self,
         key: &str,
@@ -164,22 +173,48 @@ impl Bucket {
         };
         let read = async {
             while let Some(chunk) = answer.body.next().await {
-                let broken = |error| malformed(format!("reading the object broke off: {error}"));
+                let broken =
+                    |error| CallFailure::malformed(format!("the body was interrupted: {error}"));
                 each_chunk(&chunk.map_err(broken)?);
             }
             Ok(())
         };
         let read = tokio::time::timeout(CALL_TIMEOUT, read).await;
-        read.unwrap_or_else(|_| Err(malformed("reading the object took too long".to_owned())))?;
-        let metadata = answer.metadata.into_iter().flatten().collect();
-        let etag = answer
-            .e_tag
-            .ok_or_else(|| malformed("S3 gave no entity tag for the object".to_owned()))?;
+        read.unwrap_or_else(|_| {
+            Err(CallFailure::malformed(
+                "reading the body took too long".to_owned(),
+            ))
+        })?;
+        let etag = answer.e_tag.ok_or_else(|| {
+            CallFailure::malformed("S3 returned no entity tag for the object".to_owned())
+        })?;
         Ok(Some(StoredFacts {
             etag,
             version_id: version(answer.version_id),
-            metadata,
         }))
+    }
+
+    /// Reads an object chunk by chunk into a value that `start` makes anew for each attempt; `None` when
+    /// there is no object. Reads again if the body is interrupted.
+    ///
+    /// # Errors
+    /// Fails as [`read`](Self::read) does.
+    pub async fn fold<T>(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        start: impl Fn() -> T,
+        mut each_chunk: impl FnMut(&mut T, &[u8]),
+    ) -> Result<Option<(T, StoredFacts)>, CallFailure> {
+        let mut attempts = ReadAttempts::default();
+        loop {
+            let mut folded = start();
+            let read = self.read(key, version_id, |chunk| each_chunk(&mut folded, chunk));
+            match read.await {
+                Ok(facts) => return Ok(facts.map(|facts| (folded, facts))),
+                Err(failure) => attempts.again_after(failure)?,
+            }
+        }
     }
 
     /// Reads a small object whole; `None` when there is none.
@@ -187,70 +222,79 @@ impl Bucket {
     /// # Errors
     /// Fails as [`read`](Self::read) does.
     pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
-        let mut attempts = ReadAttempts::default();
-        loop {
-            let mut bytes = Vec::new();
-            let read = self.read(key, None, |chunk| bytes.extend_from_slice(chunk));
-            match read.await {
-                Ok(facts) => {
-                    return Ok(facts.map(|facts| Stored {
-                        bytes: bytes.into(),
-                        facts,
-                    }));
-                }
-                Err(failure) => attempts.again_after(failure)?,
-            }
+        let extend = |bytes: &mut Vec<u8>, chunk: &[u8]| bytes.extend_from_slice(chunk);
+        let read = self.fold(key, None, Vec::new, extend).await?;
+        Ok(read.map(|(bytes, facts)| Stored {
+            bytes: bytes.into(),
+            facts,
+        }))
+    }
+
+    /// Returns whether there is an object, without reading it.
+    ///
+    /// # Errors
+    /// Fails as S3 does, after the SDK's retries.
+    pub async fn exists(&self, key: &str) -> Result<bool, CallFailure> {
+        let request = self.client.head_object().bucket(&self.name).key(key);
+        match request.send().boxed().await.map_err(CallFailure::from) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind == FailureKind::NotFound => Ok(false),
+            Err(failure) => Err(failure),
         }
     }
 
     /// Lists every key that starts with the prefix, with the object's size in bytes.
     ///
     /// # Errors
-    /// Fails as S3 does, after the SDK's retries, and when the listing has no end.
+    /// Fails as S3 does, after the SDK's retries, and if the listing never ends.
     pub async fn list(&self, prefix: &str) -> Result<BTreeMap<String, u64>, CallFailure> {
         let mut listed = BTreeMap::new();
-        let mut tokens = HashSet::new();
-        let mut token = None;
+        let mut cycle = TokenCycle::default();
+        let mut token: Option<String> = None;
         loop {
             let answer = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.name)
                 .prefix(prefix)
-                .set_continuation_token(token)
+                .set_continuation_token(token.clone())
                 .customize()
-                .interceptor(WholeDocument)
+                .interceptor(RejectBrokenXml)
                 .send()
                 .boxed()
                 .await?;
             for object in answer.contents.unwrap_or_default() {
                 let bytes = object.size.and_then(|size| u64::try_from(size).ok());
                 let (Some(key), Some(bytes)) = (object.key, bytes) else {
-                    return Err(malformed(
+                    return Err(CallFailure::malformed(
                         "S3 listed an object without key or size".to_owned(),
                     ));
                 };
                 if !key.starts_with(prefix) {
-                    return Err(malformed(format!(
-                        "S3 listed {key}, which nobody asked for"
+                    return Err(CallFailure::malformed(format!(
+                        "S3 listed {key}, which is not below {prefix}"
                     )));
                 }
                 listed.insert(key, bytes);
             }
-            token = match (answer.is_truncated, answer.next_continuation_token) {
+            let next = match (answer.is_truncated, answer.next_continuation_token) {
                 (Some(true), None) => {
-                    return Err(malformed(
-                        "S3 broke a listing off without a token".to_owned(),
+                    return Err(CallFailure::malformed(
+                        "S3 truncated a listing without a token for the next page".to_owned(),
                     ));
                 }
-                (Some(true), Some(next)) => Some(next),
+                (Some(true), Some(next)) => next,
                 (Some(false) | None, _) => return Ok(listed),
             };
-            if !tokens.insert(token.clone()) {
-                return Err(malformed(
-                    "S3 gave a page token for the second time: the listing has no end".to_owned(),
+            if cycle.closes_at(token.as_deref(), &next) {
+                return Err(CallFailure::own(
+                    ErrorCode::RepeatedToken,
+                    "S3 returned the same page token twice, so the listing would never end"
+                        .to_owned(),
+                    FailureKind::Transient,
                 ));
             }
+            token = Some(next);
         }
     }
 
@@ -263,20 +307,18 @@ impl Bucket {
         object: NewObject<'_>,
         condition: &Condition,
     ) -> Result<Option<String>, CallFailure> {
-        let metadata = object
-            .metadata
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         let answer = self
             .client
             .put_object()
             .bucket(&self.name)
             .key(object.key)
             .content_type(object.content_type)
-            // Named too: S3 takes nothing into a bucket with Object Lock without it.
+            // Named too: a bucket with Object Lock refuses writes without it.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
-            .set_metadata((!object.metadata.is_empty()).then(|| metadata.collect()))
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .set_if_none_match(condition.if_none_match())
             .set_if_match(condition.if_match())
             .body(ByteStream::from(object.bytes))
@@ -298,12 +340,15 @@ impl Bucket {
             .key(key)
             .content_type(content_type)
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .set_server_side_encryption(self.write_headers.sse())
+            .set_ssekms_key_id(self.write_headers.kms_key())
+            .set_acl(self.write_headers.canned_acl())
             .send()
             .boxed()
             .await?;
         let upload_id = answer
             .upload_id
-            .ok_or_else(|| malformed("S3 gave no ID for the upload".to_owned()))?;
+            .ok_or_else(|| CallFailure::malformed("S3 returned no ID for the upload".to_owned()))?;
         Ok(Upload {
             key: key.to_owned(),
             upload_id,
@@ -343,7 +388,7 @@ impl Bucket {
         Ok(UploadedPart(part))
     }
 
-    /// Makes an object of the parts, and returns its version.
+    /// Completes an upload, and returns the version of the object.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries.
@@ -373,7 +418,7 @@ impl Bucket {
         Ok(version(answer.version_id))
     }
 
-    /// Gives an upload up, so that its parts cost nothing more.
+    /// Aborts an upload so that its parts are no longer billed.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries.
@@ -388,8 +433,8 @@ impl Bucket {
     }
 }
 
-/// The version that an object can be told by for good: objects written while a bucket's versions are
-/// suspended all bear the ID `null`, and replace each other.
+/// Returns the ID that identifies a version for good: objects written while versioning is suspended all have
+/// the ID `null`, and replace each other.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/AddingObjectstoVersionSuspendedBuckets.html>
 fn version(id: Option<String>) -> Option<String> {

@@ -1,4 +1,27 @@
-//! The documents of the archive.
+//! The documents of the archive: report lines, entry lines, the ledger of targets and the snapshot.
+//!
+//! Fields are written in the order in which they are declared, and lists are sorted: the same facts yield the
+//! same bytes.
 
-pub mod changes;
-pub mod snapshot;
+mod add_fields;
+mod changes;
+mod counts;
+mod entry_line;
+mod ledger;
+mod outcome;
+mod report_line;
+mod snapshot;
+
+pub use changes::{
+    AppearedReport, ChangeTally, ChangedReport, Changes, FindingChanges, GoneReport, ReportChanges,
+    Subject,
+};
+pub use counts::{Counts, EntriesCounts, FindingCounts, ReportCounts, RunStatus, TargetCounts};
+pub use entry_line::EntryLine;
+pub use ledger::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
+pub use outcome::{Tally, TargetOutcome};
+pub use report_line::{ArchivedLine, ReportFields, ReportLine};
+pub use snapshot::{
+    AUDITOR_NAME, AUDITOR_VERSION, Baseline, Generator, PreviousSnapshot, ReportFilter, RunFacts,
+    SCHEMA_VERSION, Scope, Snapshot,
+};

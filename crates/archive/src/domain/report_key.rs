@@ -1,14 +1,20 @@
-//! What stands for a report's ID.
+//! A fixed-size name for a report.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What stands for a report: the first 128 bits of its ID's SHA-256, so that nobody can make two alike.
-pub type Key = [u8; 16];
+/// Identifies a report: the first 128 bits of the SHA-256 of its ID, so collisions cannot be forged.
+#[derive(
+    Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize,
+)]
+pub struct ReportKey(pub [u8; 16]);
 
-/// What stands for the report of this ID.
-pub fn key(report_id: &str) -> Key {
-    let mut key = Key::default();
-    let digest = Sha256::digest(report_id);
-    key.copy_from_slice(&digest[..size_of::<Key>()]);
-    key
+impl ReportKey {
+    /// Returns the key of the report with this ID.
+    pub fn of(report_id: impl AsRef<[u8]>) -> Self {
+        let digest = Sha256::digest(report_id);
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self(key)
+    }
 }

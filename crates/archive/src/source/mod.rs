@@ -1,28 +1,22 @@
-//! Where an archive lies, and how it is read.
+//! Where an archive is stored, and how it is read: a bucket, or a folder with a copy of it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use crate::aws::{Aws, Bucket, CallFailure, FailureKind};
+use crate::layout::{Layout, MalformedPrefix};
 
-use crate::aws::{Aws, Bucket, CallFailure, ReadAttempts};
-use crate::layout::{MalformedPrefix, Prefix, hex};
-
-/// What is read of a file at once.
+/// How much of a file is read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Objects up to this size are held between being measured and being read line by line; larger ones are
-/// read twice. Few targets have more: it is the gzip of some 40,000 reports.
-const HELD_BYTES: usize = 4 * 1024 * 1024;
-
-/// Where an archive lies.
+/// Where an archive is stored.
 ///
-/// Objects are told by their key below the archive's prefix, which starts with `v1/`.
+/// Keys are those below the archive's prefix: they start with `v1/`.
 #[derive(Clone, Debug)]
-pub enum Archive {
-    /// A folder with a copy of all that the prefix holds.
+pub enum Source {
+    /// A folder with a copy of everything below the prefix.
     Folder(PathBuf),
     /// A bucket.
     Bucket {
@@ -33,73 +27,83 @@ pub enum Archive {
     },
 }
 
-/// Why nothing can be said about an archive.
+/// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum CouldNotLook {
-    /// The location of a bucket is none.
-    #[error("`{location}` is not the place of an archive: s3://bucket/prefix/ or a folder")]
+pub enum Unreadable {
+    /// The location is malformed.
+    #[error("`{location}` is not an archive location; use s3://bucket/prefix/ or a folder")]
     Location {
-        /// The location as it was given.
+        /// The location as given.
         location: String,
-        /// What is wrong with the prefix; `None` where there is no bucket.
+        /// What is wrong with the prefix; `None` if there is no bucket name.
         #[source]
         source: Option<MalformedPrefix>,
     },
-    /// A folder or a file can't be read.
+    /// No Region is configured.
+    #[error(
+        "no AWS Region is configured to read {location} with: set AWS_REGION, or `region` for the profile in ~/.aws/config"
+    )]
+    NoRegion {
+        /// The location as given.
+        location: String,
+    },
+    /// A folder or a file cannot be read.
     #[error("failed to read {}", path.display())]
     Folder {
         /// The folder or file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// S3 failed, or refused.
+    /// A call to S3 failed.
     #[error("failed to read s3://{bucket}/{key}")]
     Bucket {
         /// The bucket.
         bucket: String,
         /// The key, or the prefix that was listed.
         key: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<CallFailure>,
     },
-    /// There is nothing to look at.
+    /// Nothing is stored there.
     #[error(
-        "there is no archive in {location}: nothing lies below v1/ there; give the bucket and its prefix, or the folder that v1/ lies in"
+        "there is no archive in {location}: nothing is stored below v1/ there; give the bucket and its prefix, or the folder that contains v1/"
     )]
     NoArchive {
-        /// The place.
+        /// The location.
         location: String,
     },
 }
 
-/// An object, measured.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) sha256: String,
-    pub(crate) bytes: u64,
-    /// Its bytes, where they are few.
-    pub(crate) held: Option<Vec<u8>>,
-    /// Its version; `None` in a folder and in a bucket without versions.
-    pub(crate) version_id: Option<String>,
-}
-
-#[derive(Default)]
-struct Measuring {
-    digest: Sha256,
-    bytes: u64,
-    held: Option<Vec<u8>>,
-}
-
-impl Archive {
-    /// Finds the archive that a person names: `s3://bucket/prefix/` or a folder. Credentials and Region
-    /// come from the environment.
+impl Unreadable {
+    /// Returns why one object cannot be read, if the others may be readable all the same: it is encrypted
+    /// with another key, in a storage class that must be restored first, or not for this caller.
     ///
     /// # Errors
-    /// Fails when the location is malformed; whether anything is there is seen when it is read.
-    pub async fn at(location: &str) -> Result<Self, CouldNotLook> {
+    /// Returns the error itself if it is about more than this object: a connection, or credentials.
+    pub(crate) fn of_one_object(self) -> Result<String, Self> {
+        match &self {
+            Self::Folder { source, .. } => Ok(source.to_string()),
+            Self::Bucket { source, .. }
+                if matches!(source.kind, FailureKind::Denied | FailureKind::Permanent) =>
+            {
+                Ok(source.to_string())
+            }
+            _ => Err(self),
+        }
+    }
+}
+
+impl Source {
+    /// Finds the archive at a location that a user gave: `s3://bucket/prefix/` or a folder. Credentials and
+    /// Region come from the environment.
+    ///
+    /// # Errors
+    /// Fails if the location is malformed, or no Region is configured for a bucket. Whether an archive is
+    /// there is checked when it is read.
+    pub async fn at(location: &str) -> Result<Self, Unreadable> {
         let Some(rest) = location.strip_prefix("s3://") else {
             return Ok(Self::Folder(location.into()));
         };
@@ -108,21 +112,26 @@ impl Archive {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        let malformed = |source| CouldNotLook::Location {
+        let malformed = |source| Unreadable::Location {
             location: location.to_owned(),
             source,
         };
         prefix
-            .parse::<Prefix>()
+            .parse::<Layout>()
             .map_err(|error| malformed(Some(error)))?;
         if bucket.is_empty() {
             return Err(malformed(None));
         }
-        let bucket = Aws::from_environment().await.bucket(bucket);
+        let aws = Aws::from_environment().await;
+        if aws.config().region().is_none() {
+            let location = location.to_owned();
+            return Err(Unreadable::NoRegion { location });
+        }
+        let bucket = aws.bucket(bucket);
         Ok(Self::Bucket { bucket, prefix })
     }
 
-    /// The place in words.
+    /// Returns the location as a user would write it.
     pub fn location(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
@@ -130,14 +139,14 @@ impl Archive {
         }
     }
 
-    /// Every key, with the object's size in bytes.
-    pub(crate) async fn list(&self) -> Result<BTreeMap<String, u64>, CouldNotLook> {
+    /// Lists every key, with the object's size in bytes.
+    pub(crate) async fn list(&self) -> Result<BTreeMap<String, u64>, Unreadable> {
         match self {
             Self::Folder(folder) => list_folder(folder),
             Self::Bucket { bucket, prefix } => {
                 let root = format!("{prefix}v1/");
                 let listed = bucket.list(&root).await;
-                let listed = listed.map_err(|source| CouldNotLook::Bucket {
+                let listed = listed.map_err(|source| Unreadable::Bucket {
                     bucket: bucket.name().to_owned(),
                     key: root,
                     source: Box::new(source),
@@ -148,52 +157,15 @@ impl Archive {
         }
     }
 
-    /// Reads an object and measures it; `None` when there is none.
-    pub(crate) async fn fetch(
-        &self,
-        key: &str,
-        version_id: Option<&str>,
-    ) -> Result<Option<Fetched>, CouldNotLook> {
-        let start = || Measuring {
-            held: Some(Vec::new()),
-            ..Measuring::default()
-        };
-        let measure = |measuring: &mut Measuring, chunk: &[u8]| {
-            measuring.digest.update(chunk);
-            measuring.bytes += chunk.len() as u64;
-            if let Some(held) = &mut measuring.held {
-                match held.len() + chunk.len() <= HELD_BYTES {
-                    true => held.extend_from_slice(chunk),
-                    false => measuring.held = None,
-                }
-            }
-        };
-        let read = self.fold(key, version_id, start, measure).await?;
-        Ok(read.map(|(measuring, version_id)| Fetched {
-            sha256: hex(&measuring.digest.finalize()),
-            bytes: measuring.bytes,
-            held: measuring.held,
-            version_id,
-        }))
-    }
-
-    /// Reads an object whole, whatever its size; `None` when there is none.
-    pub(crate) async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, CouldNotLook> {
-        let read = self.fold(key, None, Vec::new, |bytes, chunk| {
-            bytes.extend_from_slice(chunk)
-        });
-        Ok(read.await?.map(|(bytes, _)| bytes))
-    }
-
-    /// Reads an object chunk by chunk into something that is started anew with each attempt; `None` when
-    /// there is no object.
+    /// Reads an object chunk by chunk into a value that `start` makes anew for each attempt. Returns the
+    /// value and the object's version; `None` if there is no object.
     pub(crate) async fn fold<T>(
         &self,
         key: &str,
         version_id: Option<&str>,
         start: impl Fn() -> T,
         mut each: impl FnMut(&mut T, &[u8]),
-    ) -> Result<Option<(T, Option<String>)>, CouldNotLook> {
+    ) -> Result<Option<(T, Option<String>)>, Unreadable> {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(key);
@@ -201,42 +173,27 @@ impl Archive {
                 match read_file(&path, |chunk| each(&mut folded, chunk)) {
                     Ok(()) => Ok(Some((folded, None))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(source) => Err(CouldNotLook::Folder { path, source }),
+                    Err(source) => Err(Unreadable::Folder { path, source }),
                 }
             }
             Self::Bucket { bucket, prefix } => {
                 let key = format!("{prefix}{key}");
-                let mut attempts = ReadAttempts::default();
-                loop {
-                    let mut folded = start();
-                    let read = bucket
-                        .read(&key, version_id, |chunk| each(&mut folded, chunk))
-                        .await;
-                    match read {
-                        Ok(None) => return Ok(None),
-                        Ok(Some(facts)) => return Ok(Some((folded, facts.version_id))),
-                        Err(failure) if version_id.is_some() && is_no_version(&failure) => {
-                            return Ok(None);
-                        }
-                        Err(failure) => {
-                            if let Err(source) = attempts.again_after(failure) {
-                                let bucket = bucket.name().to_owned();
-                                return Err(CouldNotLook::Bucket {
-                                    bucket,
-                                    key,
-                                    source: Box::new(source),
-                                });
-                            }
-                        }
-                    }
+                match bucket.fold(&key, version_id, start, each).await {
+                    Ok(read) => Ok(read.map(|(folded, facts)| (folded, facts.version_id))),
+                    Err(failure) if version_id.is_some() && is_no_version(&failure) => Ok(None),
+                    Err(source) => Err(Unreadable::Bucket {
+                        bucket: bucket.name().to_owned(),
+                        key,
+                        source: Box::new(source),
+                    }),
                 }
             }
         }
     }
 }
 
-/// Whether S3 says that an object has no such version: none of this ID, one that is a delete marker, or
-/// a text that can't be the ID of one.
+/// Whether S3 reports that an object has no such version: the ID is unknown, is that of a delete marker, or
+/// cannot be an ID.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
 fn is_no_version(failure: &CallFailure) -> bool {
@@ -257,14 +214,14 @@ fn read_file(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-/// Lists the files below `v1/`. A link to a folder is not followed: it is listed like a file, which the
-/// archive knows nothing of.
-fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, CouldNotLook> {
+/// Lists the files below `v1/`. A link to a folder is not followed: it is listed like a file, which is not
+/// part of an archive.
+fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, Unreadable> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| CouldNotLook::Folder { path, source }
+        move |source| Unreadable::Folder { path, source }
     };
-    // A folder that isn't there is told of; one without `v1` is no archive.
+    // A folder that does not exist is an error; one without `v1` is not an archive.
     fs::read_dir(folder).map_err(failed(folder))?;
     let root = folder.join("v1");
     let mut listed = BTreeMap::new();
@@ -280,8 +237,9 @@ fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, CouldNotLook> {
             if entry.file_type().map_err(failed(&path))?.is_dir() {
                 folders.push((path, key + "/"));
             } else {
-                let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
-                listed.insert(key, bytes);
+                // A link without a target has no size but its own.
+                let size = fs::metadata(&path).or_else(|_| entry.metadata());
+                listed.insert(key, size.map_err(failed(&path))?.len());
             }
         }
     }

@@ -1,102 +1,265 @@
-//! What a check came to, and how a person reads it.
+//! The result of a check, and its text form.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use crate::documents::snapshot::RunStatus;
+use serde::Serialize;
+
+use super::chain::Chain;
+use super::keys::run_of;
+use super::outline::Outline;
+use super::problem::{Problem, plural};
+use super::survey::Survey;
+use crate::documents::RunStatus;
 use crate::domain::timestamp::Timestamp;
 
-/// What a check of an archive came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// The result of checking an archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Verdict {
-    /// Where the archive lies.
+    /// Where the archive is stored.
     pub location: String,
     /// Every snapshot, by its key.
     pub snapshots: Vec<CheckedSnapshot>,
-    /// The head of the chain; `None` where there is no chain.
+    /// The head of the chain; `None` if there is no chain.
     pub head: Option<Head>,
     /// How many objects of reports and entries were read.
     pub objects: usize,
-    /// The bytes of all that was read, as stored.
+    /// The bytes of all snapshots and objects that were read, as stored.
     pub bytes: u64,
-    /// What a person may want to know, and what is no proof of anything wrong.
+    /// What a user may want to know, and what does not prove anything wrong.
     pub notes: Vec<String>,
+    /// The objects that could not be read, and why, sorted by key.
+    pub unreadable: Vec<Problem>,
     /// What is wrong, sorted by key; empty for a sound archive.
     pub problems: Vec<Problem>,
 }
 
-/// Something that is wrong with an object.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Problem {
-    /// Its key, from `v1/` on.
-    pub key: String,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-impl Problem {
-    pub(super) fn new(key: &str, what: String) -> Self {
-        let key = key.to_owned();
-        Self { key, what }
-    }
+/// A verdict in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything was read, and nothing is wrong.
+    Sound,
+    /// Something is wrong.
+    Problems,
+    /// Nothing is wrong as far as the archive could be read, which is not to its end.
+    NotReadable,
 }
 
 /// A snapshot that was checked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CheckedSnapshot {
     /// Its run, by its key.
     pub run: String,
-    /// What it says; `None` where it can't be read.
-    pub said: Option<SaidBySnapshot>,
-    /// How much is wrong with it and the objects of its run.
+    /// What it says; `None` if it cannot be read.
+    pub summary: Option<SnapshotSummary>,
+    /// The number of problems with it and the objects of its run.
     pub problems: usize,
+    /// How many of these could not be read.
+    pub unreadable: usize,
 }
 
-/// What a snapshot says of its run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SaidBySnapshot {
-    /// The moment it was scheduled for.
+/// What a snapshot says about its run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct SnapshotSummary {
+    /// The moment the run was scheduled for.
     pub scheduled_at: Timestamp,
-    /// Whether it saw everything.
+    /// Whether the run read everything.
     pub status: RunStatus,
-    /// How many targets it had.
+    /// Its targets.
     pub targets: usize,
-    /// How many reports it archived.
+    /// The reports that it archived.
     pub reports: u64,
-    /// How many of them have their entries in the archive.
+    /// The reports whose entries are archived.
     pub entries: u64,
-    /// How many objects it wrote besides the snapshot.
+    /// The objects that the run wrote besides the snapshot.
     pub objects: usize,
-    /// Where it stands.
+    /// The snapshot's place among the others.
     pub place: Place,
 }
 
-/// Where a snapshot stands among the others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The place of a snapshot among the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// On the chain that goes back from `latest.json`.
+    /// On the chain that leads back from `latest.json`.
     Chain,
-    /// Beside it: no snapshot on the chain follows it.
-    Aside,
-    /// It is scoped, and has no place on a chain.
+    /// Full, but no snapshot on the chain follows it.
+    OffChain,
+    /// Scoped, and so never on a chain.
     Scoped,
 }
 
 /// The head of the chain.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Head {
     /// Its key, from `v1/` on.
     pub key: String,
     /// Its SHA-256, in hex.
     pub sha256: String,
-    /// How many snapshots before it on the chain the digest is that was given; `None` where none was given,
-    /// or where it isn't on the chain.
+    /// How many snapshots before it on the chain the given digest is; `None` if none was given, or if it is
+    /// not on the chain.
     pub given_before: Option<usize>,
 }
 
+/// Builds the verdict from what was read and found; the problems are sorted.
+pub(super) fn build(
+    survey: &Survey,
+    chain: &Chain,
+    given_before: Option<usize>,
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+) -> Verdict {
+    let unreadable = survey.unreadable();
+    let mut unreadable: Vec<Problem> = unreadable
+        .map(|(key, reason)| Problem::new(key, format!("could not be read: {reason}")))
+        .collect();
+    unreadable.sort();
+    unreadable.dedup();
+    let head = chain.head.as_ref().and_then(|key| {
+        let sha256 = survey.sha256(key)?.to_owned();
+        // If the snapshot that latest.json is a copy of cannot be read, another one is not the head.
+        let is_known = survey.unreadable.is_empty() && survey.latest.is_ok()
+            || survey.latest == Ok(Some(sha256.clone()));
+        is_known.then(|| Head {
+            sha256,
+            key: key.clone(),
+            given_before,
+        })
+    });
+    let runs = || survey.runs.values();
+    let measured = || runs().flat_map(|run| run.contents.measured.values());
+    let bytes = measured().map(|object| object.bytes);
+    Verdict {
+        location: survey.location.clone(),
+        snapshots: snapshots(survey, chain, &problems, &unreadable),
+        head,
+        objects: measured().count(),
+        bytes: bytes.chain(runs().map(|run| run.bytes)).sum(),
+        notes,
+        unreadable,
+        problems,
+    }
+}
+
+fn snapshots(
+    survey: &Survey,
+    chain: &Chain,
+    problems: &[Problem],
+    unreadable: &[Problem],
+) -> Vec<CheckedSnapshot> {
+    let on_chain: HashSet<&String> = chain.keys.iter().collect();
+    let by_key = |problems: &[Problem]| {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for problem in problems {
+            *counts.entry(problem.key.clone()).or_default() += 1;
+        }
+        counts
+    };
+    let (problems, unreadable) = (by_key(problems), by_key(unreadable));
+    let mut keys: Vec<&String> = survey.runs.keys().chain(survey.unreadable.keys()).collect();
+    keys.sort();
+    let checked = keys.into_iter().map(|key| {
+        let outline = survey.outline(key);
+        let objects = outline.into_iter().flat_map(|outline| &outline.objects);
+        let own: Vec<&String> = objects.chain([key]).collect();
+        let count =
+            |counts: &HashMap<String, usize>| own.iter().filter_map(|key| counts.get(*key)).sum();
+        CheckedSnapshot {
+            run: run_of(key).unwrap_or(key).to_owned(),
+            summary: outline.map(|outline| summary(outline, on_chain.contains(key))),
+            problems: count(&problems),
+            unreadable: count(&unreadable),
+        }
+    });
+    checked.collect()
+}
+
+fn summary(outline: &Outline, is_on_chain: bool) -> SnapshotSummary {
+    SnapshotSummary {
+        scheduled_at: outline.scheduled_at,
+        status: outline.status,
+        targets: outline.targets,
+        reports: outline.counts.reports.total,
+        entries: outline.counts.entries.archived,
+        objects: outline.objects.len(),
+        place: match (outline.is_full, is_on_chain) {
+            (false, _) => Place::Scoped,
+            (true, true) => Place::Chain,
+            (true, false) => Place::OffChain,
+        },
+    }
+}
+
 impl Verdict {
-    /// Whether nothing is wrong.
+    /// Whether everything was read, and nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.problems.is_empty()
+        self.outcome() == Outcome::Sound
+    }
+
+    /// Returns the verdict in one word.
+    pub fn outcome(&self) -> Outcome {
+        match (self.problems.is_empty(), self.unreadable.is_empty()) {
+            (false, _) => Outcome::Problems,
+            (true, false) => Outcome::NotReadable,
+            (true, true) => Outcome::Sound,
+        }
+    }
+
+    /// Returns the verdict as text, one line each. Keys and reasons come from the archive: escape them
+    /// before they reach a terminal.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = table(&self.snapshots);
+        let list = |heading: &str, lines: &mut Vec<String>, listed: Vec<String>| {
+            if !listed.is_empty() {
+                lines.extend([String::new(), format!("{heading}:")]);
+                lines.extend(listed.iter().map(|line| format!("  {line}")));
+            }
+        };
+        let told = |problems: &[Problem]| {
+            let line = |problem: &Problem| format!("{} {}", problem.key, problem.what);
+            problems.iter().map(line).collect()
+        };
+        list("Notes", &mut lines, self.notes.clone());
+        list("Not readable", &mut lines, told(&self.unreadable));
+        list("Problems", &mut lines, told(&self.problems));
+        lines.push(String::new());
+        if let Some(head) = &self.head {
+            let Head { key, sha256, .. } = head;
+            lines.push(format!("The head is {key}, SHA-256 {sha256}"));
+            lines.extend(head.given_before.map(|before| match before {
+                0 => "It is the given one".to_owned(),
+                before => {
+                    let snapshots = plural(before, "snapshot");
+                    format!("The given one is on the chain, {snapshots} before it")
+                }
+            }));
+        }
+        lines.push(self.last_line());
+        lines
+    }
+
+    fn last_line(&self) -> String {
+        let snapshots = plural(self.snapshots.len(), "snapshot");
+        let objects = plural(self.objects, "other object");
+        let (location, bytes) = (&self.location, self.bytes);
+        let unreadable = || plural(self.unreadable.len(), "object");
+        let outcome = match self.outcome() {
+            Outcome::Sound => "sound".to_owned(),
+            Outcome::Problems => plural(self.problems.len(), "problem"),
+            Outcome::NotReadable => {
+                format!("no problem found, but {} could not be read", unreadable())
+            }
+        };
+        format!("{location}: {snapshots} and {objects}, {bytes} bytes: {outcome}")
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines()
+            .iter()
+            .try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -111,100 +274,55 @@ const HEADINGS: [&str; 8] = [
     "verdict",
 ];
 
-/// The columns of the table that hold numbers, which stand to the right.
+/// The columns of the table that are aligned to the right: numbers.
 const NUMBERS: std::ops::Range<usize> = 3..7;
+
+fn table(snapshots: &[CheckedSnapshot]) -> Vec<String> {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(snapshots.iter().map(CheckedSnapshot::cells));
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let line = |row: &[String; 8]| {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match NUMBERS.contains(&column) {
+            true => format!("{cell:>width$}  "),
+            false => format!("{cell:<width$}  "),
+        });
+        cells.collect::<String>().trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
 
 impl CheckedSnapshot {
     fn cells(&self) -> [String; 8] {
-        let unknown = || "?".to_owned();
-        let place = self.said.map(|said| said.place);
-        let verdict = match (self.problems, place) {
-            (0, Some(Place::Aside)) => "ok, not on the chain".to_owned(),
-            (0, Some(Place::Scoped)) => "ok, scoped".to_owned(),
-            (0, _) => "ok".to_owned(),
-            (count, _) => plural(count, "problem"),
-        };
-        let run = self.run.clone();
-        let Some(said) = self.said else {
-            let [a, b, c, d, e, f] = std::array::from_fn(|_| unknown());
+        let (run, verdict) = (self.run.clone(), self.verdict());
+        let Some(summary) = self.summary else {
+            let [a, b, c, d, e, f] = std::array::from_fn(|_| "?".to_owned());
             return [run, a, b, c, d, e, f, verdict];
         };
         [
             run,
-            said.scheduled_at.to_string(),
-            said.status.as_str().to_owned(),
-            said.targets.to_string(),
-            said.reports.to_string(),
-            said.entries.to_string(),
-            said.objects.to_string(),
+            summary.scheduled_at.to_string(),
+            summary.status.as_str().to_owned(),
+            summary.targets.to_string(),
+            summary.reports.to_string(),
+            summary.entries.to_string(),
+            summary.objects.to_string(),
             verdict,
         ]
     }
-}
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![HEADINGS.map(str::to_owned)];
-        rows.extend(self.snapshots.iter().map(CheckedSnapshot::cells));
-        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-        let widths: [usize; 8] = std::array::from_fn(width);
-        for row in &rows {
-            let mut line = String::new();
-            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                line += &match NUMBERS.contains(&column) {
-                    true => format!("{cell:>width$}  "),
-                    false => format!("{cell:<width$}  "),
-                };
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        if !self.notes.is_empty() {
-            writeln!(f, "\nNotes:")?;
-        }
-        for note in &self.notes {
-            writeln!(f, "  {note}")?;
-        }
-        if !self.problems.is_empty() {
-            writeln!(f, "\nProblems:")?;
-        }
-        for Problem { key, what } in &self.problems {
-            writeln!(f, "  {key}: {what}")?;
-        }
-        writeln!(f)?;
-        if let Some(head) = &self.head {
-            writeln!(
-                f,
-                "The head is {} with the SHA-256 {}",
-                head.key, head.sha256
-            )?;
-            match head.given_before {
-                None => {}
-                Some(0) => writeln!(f, "It is the one that was given")?,
-                Some(before) => {
-                    let snapshots = plural(before, "snapshot");
-                    writeln!(
-                        f,
-                        "The one that was given is on the chain, {snapshots} before it"
-                    )?;
-                }
+    fn verdict(&self) -> String {
+        let place = self.summary.map(|summary| summary.place);
+        match (self.problems, self.unreadable, place) {
+            (0, 0, Some(Place::OffChain)) => "ok, not on the chain".to_owned(),
+            (0, 0, Some(Place::Scoped)) => "ok, scoped".to_owned(),
+            (0, 0, _) => "ok".to_owned(),
+            (0, unreadable, _) => format!("{unreadable} not readable"),
+            (problems, 0, _) => plural(problems, "problem"),
+            (problems, unreadable, _) => {
+                format!("{}, {unreadable} not readable", plural(problems, "problem"))
             }
         }
-        let outcome = match self.problems.len() {
-            0 => "clean".to_owned(),
-            count => plural(count, "problem"),
-        };
-        writeln!(
-            f,
-            "{}: {} and {}, {} bytes: {outcome}",
-            self.location,
-            plural(self.snapshots.len(), "snapshot"),
-            plural(self.objects, "other object"),
-            self.bytes
-        )
     }
-}
-
-fn plural(count: usize, unit: &str) -> String {
-    let ending = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{ending}")
 }

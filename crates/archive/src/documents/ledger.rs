@@ -1,0 +1,93 @@
+//! The ledger: what a run did for each target, and the objects that it wrote.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::target::{AccountId, Region, Target};
+
+/// The line of the ledger for one target.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LedgerLine {
+    /// The account that was audited.
+    pub account_id: AccountId,
+    /// The Region that was audited.
+    pub region: Region,
+    /// How completely the target was audited.
+    pub status: TargetStatus,
+    /// The pages of the listing that were read.
+    pub pages: u64,
+    /// The reports that are archived.
+    pub reports: u64,
+    /// Why the audit was interrupted, or why there was none; `None` for a complete target.
+    pub error: Option<TargetError>,
+    /// The object with the reports; `None` if nothing was read.
+    pub object: Option<ArchivedObject>,
+    /// The object with the entries that this run fetched; `None` if it fetched none.
+    pub entries_object: Option<ArchivedObject>,
+    /// For a target that was not read completely, the objects of earlier runs that contain what is known of
+    /// it, oldest first: one complete audit, and the incomplete ones after it.
+    pub earlier_objects: Vec<ArchivedObject>,
+}
+
+impl LedgerLine {
+    /// Returns the target.
+    pub fn target(&self) -> Target {
+        Target {
+            account_id: self.account_id.clone(),
+            region: self.region.clone(),
+        }
+    }
+}
+
+/// How completely a target was audited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetStatus {
+    /// Every page was read and is archived.
+    Complete,
+    /// Some pages are archived; then the listing was interrupted.
+    Incomplete,
+    /// Nothing could be read.
+    Failed,
+    /// The Region is not enabled for the account.
+    Skipped,
+}
+
+impl TargetStatus {
+    /// Returns the word that is written in the archive.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Why a target could not be read completely.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct TargetError {
+    /// AWS's error code, or one of the auditor's own if no AWS service answered.
+    pub code: String,
+    /// The error message; AWS's own if there is one.
+    pub message: String,
+    /// The ID that AWS support asks for; `None` if no AWS service answered.
+    pub request_id: Option<String>,
+}
+
+/// An object that a run wrote, with what is needed to check it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ArchivedObject {
+    /// Its key in the archive's bucket.
+    pub key: String,
+    /// Its version; `None` in a bucket without versions.
+    pub version_id: Option<String>,
+    /// The SHA-256 of its bytes as stored, in hex.
+    pub sha256: String,
+    /// Its size as stored, in bytes.
+    pub bytes: u64,
+    /// Its number of lines, once decompressed.
+    pub lines: u64,
+}

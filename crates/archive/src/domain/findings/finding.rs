@@ -1,0 +1,221 @@
+//! A finding about one report, and its message.
+
+use std::cmp::Ordering;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::kind::FindingKind;
+use super::{Policy, SECONDS_PER_DAY, SECONDS_PER_HOUR};
+use crate::domain::entries_status::EntriesStatus;
+use crate::domain::report::{ReportState, Tags, UsageReport};
+use crate::domain::target::{AccountId, Region, Target};
+use crate::domain::timestamp::Timestamp;
+use crate::domain::top_list::TopList;
+
+/// Returns the ID of a finding: `account_id/region/report_id/kind`, with `null` for a missing report ID.
+pub fn finding_id(target: &Target, report_id: Option<&str>, kind: FindingKind) -> String {
+    format!("{target}/{}/{}", report_id.unwrap_or("null"), kind.as_str())
+}
+
+/// A finding about one report, as the snapshot lists it.
+///
+/// Sorted by kind, then by expiration time (or creation time, if there is none), then by ID.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Finding {
+    /// `account_id/region/report_id/kind`, with `null` for a missing report ID.
+    pub id: String,
+    /// The kind.
+    pub kind: FindingKind,
+    /// The account that owns the AMI.
+    pub account_id: AccountId,
+    /// The Region of the report.
+    pub region: Region,
+    /// The report.
+    pub report_id: Option<String>,
+    /// The AMI that the report is about.
+    pub image_id: Option<String>,
+    /// Its state.
+    pub state: Option<ReportState>,
+    /// EC2's reason for the state, verbatim.
+    pub state_reason: Option<String>,
+    /// When the report was requested.
+    pub creation_time: Option<Timestamp>,
+    /// When EC2 deletes it.
+    pub expiration_time: Option<Timestamp>,
+    /// Its tags.
+    pub tags: Tags,
+    /// Seconds from the run's start to the expiration, rounded down; negative once it has passed.
+    pub expires_in_seconds: Option<i64>,
+    /// Whether the report's entries are archived; `None` for kinds that are not about expiration.
+    pub entries_archived: Option<bool>,
+    /// A newer report that covers everything that this one does, for a report about to expire: an available
+    /// one, or else a pending one.
+    pub superseded_by: Option<String>,
+    /// The finding as a sentence.
+    pub message: String,
+}
+
+impl Finding {
+    /// Describes a finding about a report.
+    pub fn new(
+        kind: FindingKind,
+        target: &Target,
+        report: &UsageReport,
+        entries: &EntriesStatus,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Self {
+        let is_going = matches!(
+            kind,
+            FindingKind::Unarchived | FindingKind::Expired | FindingKind::Expiring
+        );
+        Self {
+            id: finding_id(target, report.report_id.as_deref(), kind),
+            kind,
+            account_id: target.account_id.clone(),
+            region: target.region.clone(),
+            report_id: report.report_id.clone(),
+            image_id: report.image_id.clone(),
+            state: report.state.clone(),
+            state_reason: report.state_reason.clone(),
+            creation_time: report.creation_time,
+            expiration_time: report.expiration_time,
+            tags: report.tags.clone(),
+            expires_in_seconds: report
+                .expiration_time
+                .map(|expires| expires.seconds_since(now)),
+            entries_archived: is_going.then_some(matches!(entries, EntriesStatus::Archived { .. })),
+            superseded_by: None,
+            message: message(kind, report, entries, policy, now),
+        }
+    }
+
+    fn rank(&self) -> (FindingKind, bool, Option<Timestamp>, &str) {
+        let time = self.expiration_time.or(self.creation_time);
+        (self.kind, time.is_none(), time, &self.id)
+    }
+}
+
+impl Ord for Finding {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Further fields come last, so that equality and order agree.
+        self.rank().cmp(&other.rank()).then_with(|| {
+            let rest = |finding: &Self| {
+                (
+                    finding.image_id.clone(),
+                    finding.tags.clone(),
+                    finding.message.clone(),
+                )
+            };
+            rest(self).cmp(&rest(other))
+        })
+    }
+}
+
+impl PartialOrd for Finding {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn message(
+    kind: FindingKind,
+    report: &UsageReport,
+    entries: &EntriesStatus,
+    policy: Policy,
+    now: Timestamp,
+) -> String {
+    let time = |time: Option<Timestamp>| match time {
+        Some(time) => time.to_whole_second().to_string(),
+        None => "an unknown time".to_owned(),
+    };
+    let span = |time: Option<Timestamp>| span(time.map_or(0, |time| time.seconds_since(now).abs()));
+    match kind {
+        FindingKind::Unarchived => {
+            let expiry = time(report.expiration_time);
+            let goes = match report.expiration_time.is_some_and(|expires| expires <= now) {
+                true => format!("expired at {expiry}"),
+                false => format!("expires in {}, at {expiry}", span(report.expiration_time)),
+            };
+            let reason = entries.code().unwrap_or("not attempted");
+            format!("{goes}; its entries are not archived: {reason}")
+        }
+        FindingKind::Failed => match report.state_reason.as_deref() {
+            Some(reason) => format!("EC2 failed to create the report: {reason}"),
+            None => "EC2 failed to create the report, without a reason".to_owned(),
+        },
+        FindingKind::Expired => {
+            format!(
+                "expired {} ago, at {}",
+                span(report.expiration_time),
+                time(report.expiration_time)
+            )
+        }
+        FindingKind::Expiring => {
+            format!(
+                "expires in {}, at {}",
+                span(report.expiration_time),
+                time(report.expiration_time)
+            )
+        }
+        FindingKind::Stuck => {
+            let limit = plural(i64::from(policy.pending_limit_hours), "hour");
+            let since = time(report.creation_time);
+            format!(
+                "pending for {}, since {since}; the limit is {limit}",
+                span(report.creation_time)
+            )
+        }
+        FindingKind::UnrecognisedState => match &report.state {
+            Some(state) => format!("unknown state `{}`", state.as_str()),
+            None => "the report has no state".to_owned(),
+        },
+        FindingKind::Undated => "the report has no expiration time".to_owned(),
+    }
+}
+
+/// Writes a span in its two largest units, truncated: `2 days 7 hours`, `5 minutes 0 seconds`.
+fn span(seconds: i64) -> String {
+    let (days, hours) = (
+        seconds / SECONDS_PER_DAY,
+        seconds % SECONDS_PER_DAY / SECONDS_PER_HOUR,
+    );
+    let (minutes, rest) = (seconds % SECONDS_PER_HOUR / 60, seconds % 60);
+    let (large, small) = match (days, hours) {
+        (0, 0) => (plural(minutes, "minute"), plural(rest, "second")),
+        (0, _) => (plural(hours, "hour"), plural(minutes, "minute")),
+        _ => (plural(days, "day"), plural(hours, "hour")),
+    };
+    format!("{large} {small}")
+}
+
+fn plural(count: i64, unit: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{ending}")
+}
+
+/// The most urgent findings, as many as a snapshot lists.
+pub type ListedFindings = TopList<Finding>;
+
+/// Returns whether a finding of this kind about a report that expires at this time, in milliseconds since
+/// 1970, comes after all findings of a full list.
+pub fn is_below_cutoff(
+    listed: &ListedFindings,
+    kind: FindingKind,
+    expiration_milliseconds: Option<i64>,
+) -> bool {
+    let Some(last) = listed.last_if_full() else {
+        return false;
+    };
+    let last_expiration = last.expiration_time.map(Timestamp::unix_milliseconds);
+    match (
+        last.kind.cmp(&kind),
+        last_expiration,
+        expiration_milliseconds,
+    ) {
+        (Ordering::Less, _, _) => true,
+        (Ordering::Equal, Some(last), Some(this)) => last < this,
+        _ => false,
+    }
+}

@@ -1,0 +1,84 @@
+//! Checks the ledger of a snapshot: each target's line, and the keys it names.
+
+use super::keys::{layout_of, object_key, own_objects};
+use super::problem::unless;
+use crate::documents::{ArchivedObject, LedgerLine, Snapshot, TargetStatus};
+use crate::domain::target::Target;
+use crate::layout::ObjectKind;
+
+pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
+    let targets: Vec<Target> = snapshot.targets.iter().map(LedgerLine::target).collect();
+    let order = unless(targets.is_sorted_by(|a, b| a < b), || {
+        "has a ledger with targets out of order or listed twice".to_owned()
+    });
+    let mut problems: Vec<String> = order.into_iter().collect();
+    for (line, target) in snapshot.targets.iter().zip(&targets) {
+        problems.extend(line_problems(line, target));
+        problems.extend(own_key_problems(snapshot, line, target));
+        problems.extend(earlier_problems(snapshot, line, target));
+    }
+    problems
+}
+
+fn line_problems(line: &LedgerLine, target: &Target) -> Vec<String> {
+    let status = line.status.as_str();
+    let is_read = matches!(
+        line.status,
+        TargetStatus::Complete | TargetStatus::Incomplete
+    );
+    let in_object = line.object.as_ref().map_or(0, |object| object.lines);
+    let a_or_no = |is_there, a| if is_there { a } else { "no" };
+    let problems = [
+        unless(line.object.is_some() == is_read, || {
+            let an = a_or_no(line.object.is_some(), "an");
+            format!("has {an} object with reports of {target}, which is {status}")
+        }),
+        unless(
+            line.error.is_none() == (line.status == TargetStatus::Complete),
+            || {
+                let an = a_or_no(line.error.is_some(), "an");
+                format!("has {an} error for {target}, which is {status}")
+            },
+        ),
+        unless(line.reports == in_object, || {
+            let reports = line.reports;
+            format!("counts {reports} reports of {target}; their object has {in_object} lines")
+        }),
+        unless(!is_read || line.pages > 0, || {
+            format!("has reports of {target} from no page")
+        }),
+        unless(is_read || line.entries_object.is_none(), || {
+            format!("has entries of {target} but no reports")
+        }),
+    ];
+    problems.into_iter().flatten().collect()
+}
+
+fn own_key_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> Vec<String> {
+    let problem = |(kind, object): (ObjectKind, &Option<ArchivedObject>)| {
+        let key = &object.as_ref()?.key;
+        let layout = layout_of(key, kind, &snapshot.run_id, target);
+        unless(layout.is_some(), || {
+            let kind = kind.as_str();
+            format!("names {key} for the {kind} of {target}, which is not a key of this run")
+        })
+    };
+    own_objects(line).into_iter().filter_map(problem).collect()
+}
+
+fn earlier_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> Vec<String> {
+    let may_have = line.status != TargetStatus::Complete && snapshot.previous.is_some();
+    let is_needed = unless(may_have || line.earlier_objects.is_empty(), || {
+        format!("names earlier objects of {target}, which needs none")
+    });
+    let problem = |ArchivedObject { key, .. }: &ArchivedObject| {
+        let is_right = object_key(key).is_some_and(|(_, object)| {
+            object.kind == ObjectKind::Reports && object.target == *target
+        });
+        unless(is_right, || {
+            format!("names {key} as an earlier object of {target}")
+        })
+    };
+    let earlier = line.earlier_objects.iter().filter_map(problem);
+    is_needed.into_iter().chain(earlier).collect()
+}

@@ -1,0 +1,220 @@
+//! When a run stops reading, stops writing, and answers.
+//!
+//! Reading stops in time to archive what has been read. The margin follows from what is left to write: the
+//! unsent bytes of all targets under way and the snapshot, at a conservative rate, and a second for each call
+//! that must follow another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::domain::error_code::ErrorCode;
+use tokio::time::Instant;
+
+use crate::archive::lines_writer::{ArchiveError, LinesWriter};
+
+/// How long a run may take if the deadline is unknown: Lambda's maximum timeout.
+const MAX_RUN: Duration = Duration::from_secs(900);
+
+/// Time reserved for one call to S3.
+const ARCHIVE_CALL: Duration = Duration::from_secs(1);
+
+/// The calls that finish a target once reading has stopped: its earlier lines, the end of its entries, the
+/// last part of its reports, and their completion.
+const CALLS_TO_FINISH: u32 = 4;
+
+/// The calls after the last target: the snapshot, then reading and writing `latest.json`.
+const CALLS_TO_PUBLISH: u32 = 3;
+
+/// Time reserved for returning an error to Lambda.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A conservative upload rate for the smallest function size.
+const ARCHIVE_BYTES_PER_SECOND: u32 = 2 * 1024 * 1024;
+
+/// What one target adds to a snapshot: its ledger line, with an error.
+const LEDGER_LINE_BYTES: usize = 700;
+
+/// What the listed findings add to a snapshot, with a few tags each.
+const LISTED_FINDINGS_BYTES: usize = 1024 * 1024;
+
+/// At most 1/N of the run's time is reserved for archiving.
+///
+/// Even with a timeout of a few seconds, most of it goes into reading.
+const MARGIN_SHARE: u32 = 4;
+
+/// The clock of a run, and what it still has to write; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Deadline(Arc<Clock>);
+
+#[derive(Debug)]
+struct Clock {
+    started: Instant,
+    time_left: Duration,
+    max_concurrent_targets: usize,
+    /// The targets of the run, once planned.
+    targets: AtomicUsize,
+    /// The targets that are not done yet.
+    open_targets: AtomicUsize,
+    /// What all targets under way hold and have not sent yet.
+    unsent_bytes: AtomicUsize,
+}
+
+impl Deadline {
+    /// Starts the clock; `time_left` is `None` if the deadline is unknown.
+    pub(crate) fn starting_now(time_left: Option<Duration>, max_concurrent_targets: usize) -> Self {
+        Self(Arc::new(Clock {
+            started: Instant::now(),
+            time_left: time_left.unwrap_or(MAX_RUN),
+            max_concurrent_targets,
+            targets: AtomicUsize::new(0),
+            open_targets: AtomicUsize::new(0),
+            unsent_bytes: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Records how many targets the run has.
+    pub(crate) fn set_targets(&self, targets: usize) {
+        self.0.targets.store(targets, Ordering::Relaxed);
+        self.0.open_targets.store(targets, Ordering::Relaxed);
+    }
+
+    /// Records that one target is done.
+    pub(crate) fn close_target(&self) {
+        self.0.open_targets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Reading must stop at this instant, so that what has been read can be archived.
+    fn stop_reading_at(&self) -> Instant {
+        let unsent = sending_time(self.0.unsent_bytes.load(Ordering::Relaxed));
+        let margin = ARCHIVE_CALL * CALLS_TO_FINISH + unsent + self.publishing_time();
+        self.0.started + self.0.time_left - margin.min(self.0.time_left / MARGIN_SHARE)
+    }
+
+    /// The targets' objects must be written by this instant, so that the snapshot can be.
+    fn stop_writing_at(&self) -> Instant {
+        let share = self.0.time_left / MARGIN_SHARE / 2;
+        self.0.started + self.0.time_left - self.publishing_time().min(share)
+    }
+
+    /// After this instant, Lambda may kill the function before it has responded.
+    pub(crate) fn ends_at(&self) -> Instant {
+        let share = self.0.time_left / MARGIN_SHARE / 4;
+        self.0.started + self.0.time_left - LAST_WORDS.min(share)
+    }
+
+    /// A target that began to fetch entries at `started` must pause at this instant, so that every target
+    /// that is still open has the same share of the time. The share grows as other targets are done.
+    pub(crate) fn stop_entries_at(&self, started: Instant) -> Instant {
+        let open = self.0.open_targets.load(Ordering::Relaxed);
+        let rounds = open.div_ceil(self.0.max_concurrent_targets).max(1);
+        let left = self.stop_reading_at().saturating_duration_since(started);
+        started + left / u32::try_from(rounds).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there is time left to read.
+    pub(crate) fn has_time(&self) -> bool {
+        Instant::now() < self.stop_reading_at()
+    }
+
+    /// The time since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// The milliseconds since the start.
+    pub(crate) fn duration_ms(&self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn publishing_time(&self) -> Duration {
+        let targets = self.0.targets.load(Ordering::Relaxed);
+        let snapshot = targets * LEDGER_LINE_BYTES + LISTED_FINDINGS_BYTES;
+        ARCHIVE_CALL * CALLS_TO_PUBLISH + sending_time(snapshot)
+    }
+
+    /// Waits for a read, but not beyond the instant at which reading must stop.
+    pub(crate) async fn limit_read<T>(
+        &self,
+        read: impl Future<Output = Result<T, CallFailure>>,
+    ) -> Result<T, CallFailure> {
+        match tokio::time::timeout_at(self.stop_reading_at(), read).await {
+            Ok(answer) => answer,
+            Err(_) => Err(deadline_exceeded()),
+        }
+    }
+
+    /// Waits for a write, but not beyond the instant at which the snapshot must be written.
+    pub(crate) async fn limit_write<T>(
+        &self,
+        write: impl Future<Output = T>,
+    ) -> Result<T, CallFailure> {
+        let written = tokio::time::timeout_at(self.stop_writing_at(), write).await;
+        written.map_err(|_| deadline_exceeded())
+    }
+
+    /// Uploads what a writer holds if that is a full part. Called for each line; reads the clock only for a
+    /// full part.
+    ///
+    /// # Errors
+    /// Fails as S3 does, and if the part is not sent before writing must stop.
+    pub(crate) async fn send_full_part(
+        &self,
+        writer: &mut LinesWriter,
+    ) -> Result<(), ArchiveError> {
+        if !writer.has_full_part() {
+            return Ok(());
+        }
+        match self.limit_write(writer.send_full_part()).await {
+            Ok(sent) => sent,
+            Err(late) => Err(writer.failed(late)),
+        }
+    }
+
+    /// Registers unsent bytes with the run, for as long as the guard lives.
+    pub(crate) fn unsent(&self) -> Unsent {
+        Unsent {
+            deadline: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+/// Bytes that one target holds and has not sent yet.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    deadline: Deadline,
+    bytes: usize,
+}
+
+impl Unsent {
+    /// Records how many there are now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let total = &self.deadline.0.unsent_bytes;
+        total.fetch_add(bytes, Ordering::Relaxed);
+        total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+fn sending_time(bytes: usize) -> Duration {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND
+}
+
+/// The failure of what had no time left.
+pub(crate) fn deadline_exceeded() -> CallFailure {
+    let message = "the run ran out of time: raise the function's timeout, or audit fewer targets";
+    CallFailure::own(
+        ErrorCode::DeadlineExceeded,
+        message.to_owned(),
+        FailureKind::Permanent,
+    )
+}

@@ -1,0 +1,380 @@
+//! The passes over the targets of a run: each is attempted once, and once more if it failed with something
+//! transient.
+
+use std::sync::Arc;
+
+use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::{LedgerLine, TargetError, TargetStatus};
+use image_usage_archive::documents::{Tally, TargetOutcome};
+use image_usage_archive::domain::run_id::Attempt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::deadline::deadline_exceeded;
+use super::one_target::{Audit, history};
+use super::plan::{AccessTo, PlannedTarget};
+use super::run::{Run, new_attempt};
+use crate::archive::lines_writer::ArchiveError;
+
+/// Which pass over the targets an attempt belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pass {
+    First,
+    /// With new credentials, and with what came archived even if the listing breaks off again.
+    Second,
+}
+
+/// What follows an attempt that did not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NextStep {
+    /// Attempt the target again in the second pass.
+    Retry,
+    /// Archive the pages that were read: the target is incomplete.
+    ArchivePart,
+    /// Find out whether the Region is enabled: the target is skipped or failed.
+    CheckRegion,
+    /// The target is failed.
+    Fail,
+}
+
+/// Decides what follows a failed attempt.
+///
+/// `pages` are the pages that the attempt has read and that are not archived yet; `has_time` says whether
+/// there is time for another attempt.
+fn next_step(kind: FailureKind, pass: Pass, pages: u64, has_time: bool) -> NextStep {
+    match (kind, pass, pages) {
+        (kind, Pass::First, _) if kind.is_transient() && has_time => NextStep::Retry,
+        (_, _, 1..) => NextStep::ArchivePart,
+        (FailureKind::RegionRefused, _, 0) => NextStep::CheckRegion,
+        (_, _, 0) => NextStep::Fail,
+    }
+}
+
+/// A target's outcome, and the archive error if archiving it failed.
+struct Audited {
+    outcome: TargetOutcome,
+    archive_error: Option<ArchiveError>,
+}
+
+impl From<TargetOutcome> for Audited {
+    fn from(outcome: TargetOutcome) -> Self {
+        Self {
+            outcome,
+            archive_error: None,
+        }
+    }
+}
+
+/// The result of one attempt at a target.
+enum Attempted {
+    Done(Box<Audited>),
+    /// Attempt it again in the second pass.
+    Retry(PlannedTarget),
+    /// Its share of the time was up with entries left to fetch.
+    Paused(Box<Paused>),
+}
+
+/// A target whose entries wait for the time that others leave.
+struct Paused {
+    audit: Audit,
+    planned: PlannedTarget,
+    _place: OwnedSemaphorePermit,
+}
+
+/// How many targets may wait with entries left to fetch: each holds a few megabytes. The others leave theirs
+/// to the next run.
+const MAX_PAUSED: usize = 8;
+
+/// Audits every target, and attempts those once more that failed with something transient. In the time that
+/// is left, fetches the entries for which a target's share of the time was not enough.
+///
+/// Returns the outcomes, and the first error of the archive.
+pub(super) async fn audit_all(
+    run: &Arc<Run>,
+    planned: Vec<PlannedTarget>,
+) -> (Tally, Option<ArchiveError>) {
+    let mut outcomes = Outcomes::default();
+    let places = Arc::new(Semaphore::new(MAX_PAUSED));
+    // The attempt is one for all targets of a pass; their keys differ.
+    let attempt = new_attempt();
+    let first = planned.into_iter().map(|planned| {
+        let (run, places) = (Arc::clone(run), Arc::clone(&places));
+        async move { audit_target(&run, Pass::First, attempt, planned, Some(places)).await }
+    });
+    let (retries, mut paused) = run_all(run, first, &mut outcomes).await;
+    // Anew, because a write of the first attempt may still be under way.
+    let attempt = new_attempt();
+    let second = retries.into_iter().map(|planned| {
+        let (run, places) = (Arc::clone(run), Arc::clone(&places));
+        async move { audit_target(&run, Pass::Second, attempt, planned, Some(places)).await }
+    });
+    paused.extend(run_all(run, second, &mut outcomes).await.1);
+    let resumed = paused.into_iter().map(|paused| {
+        let run = Arc::clone(run);
+        async move { resume(&run, *paused).await }
+    });
+    run_all(run, resumed, &mut outcomes).await;
+    (outcomes.tally, outcomes.archive_error)
+}
+
+/// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
+/// Returns the targets that need a second attempt, and those that are paused.
+async fn run_all(
+    run: &Run,
+    mut attempts: impl Iterator<Item = impl Future<Output = Attempted> + Send + 'static>,
+    outcomes: &mut Outcomes,
+) -> (Vec<PlannedTarget>, Vec<Box<Paused>>) {
+    let (mut retries, mut paused) = (Vec::new(), Vec::new());
+    // Dropping this future ends the tasks.
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.len() < run.settings.max_concurrent_targets
+            && let Some(attempt) = attempts.next()
+        {
+            tasks.spawn(attempt);
+        }
+        match tasks.join_next().await {
+            None => return (retries, paused),
+            Some(Ok(Attempted::Done(audited))) => outcomes.add(run, *audited).await,
+            Some(Ok(Attempted::Retry(planned))) => retries.push(planned),
+            Some(Ok(Attempted::Paused(target))) => paused.push(target),
+            Some(Err(failed)) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(cancelled) => unreachable!("no task is cancelled: {cancelled}"),
+            },
+        }
+    }
+}
+
+/// Attempts one target; `places` are those for targets that pause.
+async fn audit_target(
+    run: &Arc<Run>,
+    pass: Pass,
+    attempt: Attempt,
+    planned: PlannedTarget,
+    places: Option<Arc<Semaphore>>,
+) -> Attempted {
+    if let Some(failure) = &planned.refused {
+        let error = failure.clone().into();
+        return done(not_audited(run, &planned, TargetStatus::Failed, error).await);
+    }
+    if !run.deadline.has_time() {
+        return done(too_late(&planned));
+    }
+    let access = planned.account.access(pass.access()).await;
+    let mut audit = Audit::new(Arc::clone(run), attempt, access, planned.target.clone());
+    match audit.read().await {
+        Ok(()) => archive(run, pass, audit, planned, places).await,
+        Err(failure) => {
+            let (pages, has_time) = (audit.pages(), run.deadline.has_time());
+            match next_step(failure.kind, pass, pages, has_time) {
+                NextStep::Retry => Attempted::Retry(planned),
+                NextStep::ArchivePart => {
+                    audit.interrupt(failure);
+                    archive(run, Pass::Second, audit, planned, None).await
+                }
+                NextStep::CheckRegion if is_disabled(run, &planned, pass).await => {
+                    let status = TargetStatus::Skipped;
+                    done(not_audited(run, &planned, status, failure.into()).await)
+                }
+                NextStep::CheckRegion | NextStep::Fail => {
+                    let status = TargetStatus::Failed;
+                    done(not_audited(run, &planned, status, failure.into()).await)
+                }
+            }
+        }
+    }
+}
+
+/// Archives what was read of a target. It pauses if its share of the time is up with entries left to fetch
+/// and there is a place for it.
+async fn archive(
+    run: &Run,
+    pass: Pass,
+    mut audit: Audit,
+    planned: PlannedTarget,
+    places: Option<Arc<Semaphore>>,
+) -> Attempted {
+    let fetched = audit.fetch_entries().await;
+    if let (Ok(true), Some(places)) = (&fetched, places)
+        && run.deadline.has_time()
+        && let Ok(place) = places.try_acquire_owned()
+    {
+        return Attempted::Paused(Box::new(Paused {
+            audit,
+            planned,
+            _place: place,
+        }));
+    }
+    let archived = match fetched {
+        Ok(_) => audit.archive().await,
+        Err(error) => Err(error),
+    };
+    match archived {
+        Ok(outcome) => done(outcome),
+        Err(error) => {
+            // What was read is lost with the object that could not be written.
+            let (kind, pages) = (error.failure.kind, 0);
+            match next_step(kind, pass, pages, run.deadline.has_time()) {
+                NextStep::Retry => Attempted::Retry(planned),
+                _ => not_archived(run, &planned, error).await,
+            }
+        }
+    }
+}
+
+/// Goes on with a paused target.
+async fn resume(run: &Run, paused: Paused) -> Attempted {
+    let Paused {
+        audit,
+        planned,
+        _place,
+    } = paused;
+    archive(run, Pass::Second, audit, planned, None).await
+}
+
+/// A target for which no time was left. Nothing is read or compared: thousands of such targets must not keep
+/// the snapshot from being written.
+fn too_late(planned: &PlannedTarget) -> TargetOutcome {
+    let error = deadline_exceeded().into();
+    TargetOutcome::unread(planned.target.clone(), TargetStatus::Failed, error)
+}
+
+impl Pass {
+    fn access(self) -> AccessTo {
+        match self {
+            Self::First => AccessTo::First,
+            Self::Second => AccessTo::Renewed,
+        }
+    }
+}
+
+fn done(outcome: TargetOutcome) -> Attempted {
+    Attempted::Done(Box::new(outcome.into()))
+}
+
+/// Records a target that was not read; its known reports count as unseen.
+async fn not_audited(
+    run: &Run,
+    planned: &PlannedTarget,
+    status: TargetStatus,
+    error: TargetError,
+) -> TargetOutcome {
+    let changes = history::of_unread(run, &planned.target).await;
+    TargetOutcome {
+        changes,
+        ..TargetOutcome::unread(planned.target.clone(), status, error)
+    }
+}
+
+/// Records a target whose object could not be written. To a reader of the archive that is the same as a
+/// target that was never read.
+async fn not_archived(run: &Run, planned: &PlannedTarget, error: ArchiveError) -> Attempted {
+    let CallFailure {
+        code,
+        message,
+        request_id,
+        kind: _,
+    } = &*error.failure;
+    let reason = TargetError {
+        code: code.clone(),
+        message: format!("{error}: {message}"),
+        request_id: request_id.clone(),
+    };
+    let outcome = not_audited(run, planned, TargetStatus::Failed, reason).await;
+    Attempted::Done(Box::new(Audited {
+        outcome,
+        archive_error: Some(error),
+    }))
+}
+
+/// Distinguishes a Region that the account has not enabled from one where access is denied: EC2 returns
+/// `AuthFailure` for both. If in doubt, access counts as denied.
+async fn is_disabled(run: &Run, planned: &PlannedTarget, pass: Pass) -> bool {
+    let regions = planned.account.enabled_regions(&run.home, pass.access());
+    let regions = run.deadline.limit_read(regions).await;
+    regions.is_ok_and(|regions| regions.is_not_enabled(&planned.target.region))
+}
+
+/// The outcomes of the targets that are done.
+#[derive(Default)]
+struct Outcomes {
+    tally: Tally,
+    archive_error: Option<ArchiveError>,
+}
+
+impl Outcomes {
+    async fn add(&mut self, run: &Run, audited: Audited) {
+        let Audited {
+            mut outcome,
+            archive_error,
+        } = audited;
+        run.deadline.close_target();
+        let previous = run.previous().await.filter(|_| run.facts.scope.full);
+        if let Some(previous) = previous
+            && outcome.ledger.status != TargetStatus::Complete
+        {
+            outcome.ledger.earlier_objects = previous.earlier_objects(&outcome.ledger.target());
+        }
+        log(run, &outcome.ledger);
+        self.tally.add(outcome);
+        self.archive_error = self.archive_error.take().or(archive_error);
+    }
+}
+
+fn log(run: &Run, line: &LedgerLine) {
+    let LedgerLine {
+        account_id,
+        region,
+        status,
+        pages,
+        reports,
+        error,
+        object: _,
+        entries_object,
+        earlier_objects: _,
+    } = line;
+    let entries = entries_object.as_ref().map_or(0, |object| object.lines);
+    let (run_id, status) = (&run.facts.run_id, status.as_str());
+    match error {
+        None => {
+            tracing::info!(%run_id, %account_id, %region, status, pages, reports, entries, "target audited")
+        }
+        Some(error) => tracing::warn!(
+            %run_id, %account_id, %region, status, pages, reports, entries,
+            error_code = error.code, error_message = error.message, request_id = error.request_id,
+            "target not audited completely"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FailureKind::{Denied, RegionRefused, Transient};
+    use NextStep::{ArchivePart, CheckRegion, Fail, Retry};
+    use Pass::{First, Second};
+
+    #[test]
+    fn what_follows_a_failed_attempt_depends_on_the_failure_the_pass_the_pages_and_the_time() {
+        #[rustfmt::skip]
+        let table = [
+            // failure,      pass,   pages, has_time, next
+            (Transient,      First,  0,     true,     Retry),
+            (Transient,      First,  7,     true,     Retry),
+            (Transient,      First,  0,     false,    Fail),
+            (Transient,      First,  7,     false,    ArchivePart),
+            (Transient,      Second, 0,     true,     Fail),
+            (Transient,      Second, 7,     true,     ArchivePart),
+            (Denied,         First,  0,     true,     Fail),
+            (Denied,         First,  7,     true,     ArchivePart),
+            (RegionRefused,  First,  0,     true,     CheckRegion),
+            (RegionRefused,  First,  7,     true,     ArchivePart),
+            (RegionRefused,  Second, 0,     false,    CheckRegion),
+        ];
+        for (kind, pass, pages, has_time, expected) in table {
+            let next = next_step(kind, pass, pages, has_time);
+            assert_eq!(next, expected, "{kind:?} {pass:?} {pages} {has_time}");
+        }
+    }
+}

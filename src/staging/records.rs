@@ -1,0 +1,202 @@
+//! What is known of each report of a target, in memory: 28 bytes a report, and as much again for the table
+//! that holds them.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::io;
+use std::num::NonZeroU16;
+
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::findings::FindingSet;
+use image_usage_archive::domain::report::ReportState;
+use image_usage_archive::domain::report_key::ReportKey;
+
+use super::spool::StagedHead;
+
+/// What is known of each report of a target, by its key.
+#[derive(Default, Debug)]
+pub(crate) struct ReportRecords {
+    records: HashMap<ReportKey, ReportRecord>,
+    states: Interner<Option<ReportState>>,
+    /// Where entries are, without their count.
+    places: Interner<EntriesStatus>,
+}
+
+/// What is known of a report besides what EC2 lists.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct ReportRecord {
+    entries_count: u32,
+    /// Where its entries are; `None` if that is not settled.
+    place: Option<NonZeroU16>,
+    /// Its state in earlier runs; `None` if they did not see it.
+    earlier_state: Option<NonZeroU16>,
+    earlier_findings: FindingSet,
+    /// Whether EC2 lists it in this run.
+    pub(crate) is_listed: bool,
+}
+
+/// What an earlier run recorded about a report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Earlier {
+    pub(crate) findings: FindingSet,
+    state: NonZeroU16,
+}
+
+impl ReportRecord {
+    /// What an earlier run recorded; `None` if none saw the report.
+    pub(crate) fn earlier(&self) -> Option<Earlier> {
+        self.earlier_state.map(|state| Earlier {
+            findings: self.earlier_findings,
+            state,
+        })
+    }
+
+    /// Where its entries are; `None` if that is not settled.
+    pub(crate) fn entries(&self, records: &ReportRecords) -> Option<EntriesStatus> {
+        let mut entries = records.places.get(self.place?).clone();
+        if let EntriesStatus::Archived { count, .. } = &mut entries {
+            *count = self.entries_count.into();
+        }
+        Some(entries)
+    }
+}
+
+impl ReportRecords {
+    /// What is known of a report.
+    pub(crate) fn get(&self, key: &ReportKey) -> ReportRecord {
+        self.records.get(key).copied().unwrap_or_default()
+    }
+
+    /// Records that EC2 lists a report. Returns whether that is new.
+    pub(crate) fn record_listed(&mut self, key: ReportKey) -> bool {
+        let record = self.records.entry(key).or_default();
+        !std::mem::replace(&mut record.is_listed, true)
+    }
+
+    /// Records what an earlier run said about a report, unless a later run has said more.
+    ///
+    /// Returns the record if this was new.
+    pub(crate) fn record_earlier(
+        &mut self,
+        key: ReportKey,
+        findings: FindingSet,
+        state: &Option<ReportState>,
+        archived: Option<&EntriesStatus>,
+    ) -> io::Result<Option<ReportRecord>> {
+        let state = self.states.number(state)?;
+        let entries = archived.map(|entries| self.place(entries)).transpose()?;
+        let record = self.records.entry(key).or_default();
+        let is_new = record.earlier_state.is_none();
+        if is_new {
+            (record.earlier_state, record.earlier_findings) = (Some(state), findings);
+        }
+        if let (None, Some((place, count))) = (record.place, entries) {
+            (record.place, record.entries_count) = (Some(place), count);
+        }
+        Ok(is_new.then_some(*record))
+    }
+
+    /// Sets where a report's entries are.
+    pub(crate) fn set_entries(
+        &mut self,
+        key: &ReportKey,
+        entries: &EntriesStatus,
+    ) -> io::Result<()> {
+        let (place, count) = self.place(entries)?;
+        let record = self.records.entry(*key).or_default();
+        (record.place, record.entries_count) = (Some(place), count);
+        Ok(())
+    }
+
+    /// The keys of the objects in which entries are archived.
+    pub(crate) fn entries_keys(&self) -> Vec<String> {
+        let key = |place: &EntriesStatus| match place {
+            EntriesStatus::Archived { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        self.places.values.iter().filter_map(key).collect()
+    }
+
+    /// Forgets that entries are archived in an object, which is lost. Returns how many reports that concerns.
+    pub(crate) fn forget_entries_in(&mut self, object_key: &str) -> usize {
+        let mut forgotten = 0;
+        for record in self.records.values_mut() {
+            let place = record.place.map(|number| self.places.get(number));
+            if matches!(place, Some(EntriesStatus::Archived { key, .. }) if key == object_key) {
+                record.place = None;
+                forgotten += usize::from(record.is_listed);
+            }
+        }
+        forgotten
+    }
+
+    fn place(&mut self, entries: &EntriesStatus) -> io::Result<(NonZeroU16, u32)> {
+        let mut place = entries.clone();
+        let count = match &mut place {
+            EntriesStatus::Archived { count, .. } => std::mem::take(count),
+            _ => 0,
+        };
+        let count = u32::try_from(count).map_err(io::Error::other)?;
+        Ok((self.places.number(&place)?, count))
+    }
+
+    /// The number that stands for a state.
+    pub(crate) fn state_number(&mut self, state: &Option<ReportState>) -> io::Result<NonZeroU16> {
+        self.states.number(state)
+    }
+
+    /// The state of a staged report.
+    pub(crate) fn state(&self, head: &StagedHead) -> &Option<ReportState> {
+        self.states.get(head.state)
+    }
+
+    /// The state that a report had in an earlier run.
+    pub(crate) fn earlier_state(&self, earlier: &Earlier) -> &Option<ReportState> {
+        self.states.get(earlier.state)
+    }
+}
+
+/// Interns recurring values as small integers.
+#[derive(Debug)]
+struct Interner<T> {
+    numbers: HashMap<T, NonZeroU16>,
+    values: Vec<T>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self {
+            numbers: HashMap::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Interner<T> {
+    fn number(&mut self, value: &T) -> io::Result<NonZeroU16> {
+        if let Some(number) = self.numbers.get(value) {
+            return Ok(*number);
+        }
+        let number = u16::try_from(self.values.len() + 1).ok();
+        let number = number
+            .and_then(NonZeroU16::new)
+            .ok_or_else(|| io::Error::other("more than 65,535 states or places in one target"))?;
+        self.numbers.insert(value.clone(), number);
+        self.values.push(value.clone());
+        Ok(number)
+    }
+
+    fn get(&self, number: NonZeroU16) -> &T {
+        &self.values[usize::from(number.get()) - 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_with_its_key_takes_28_bytes() {
+        assert_eq!(size_of::<(ReportKey, ReportRecord)>(), 28);
+    }
+}
