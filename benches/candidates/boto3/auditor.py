@@ -90,7 +90,7 @@ def answer(event, context):
 
 
 def audit(account_id, region, key, now):
-    """Archives one Region; gives its line of the ledger, its counts, and its most urgent findings."""
+    """Archives one Region. Returns its ledger line, its counts, and its most urgent findings."""
     pages, seen, states, kinds, findings = 0, set(), Counter(), Counter(), []
     listing = ec2[region].get_paginator("describe_image_usage_reports")
     with tempfile.TemporaryFile() as stored:
