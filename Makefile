@@ -38,8 +38,9 @@ test: $(CHECKS) ## Run every check; the first failure stops it
 # The tests write their totals to standard error, which the test runner does not capture.
 faults: export FAULT_SEEDS := $(or $(SEEDS),200)
 faults: export FAULT_SEED := $(SEED)
-faults: ## Run the fault matrix and SEEDS=200 random combinations; SEED=n replays one
-	cargo test --workspace --locked --quiet --test suite matrix::$(if $(SEED),seeded)
+faults: export ORGANIZATION_ACCOUNTS := 300
+faults: ## Run the fault matrix, SEEDS=200 random combinations and 300 accounts; SEED=n replays one combination
+	cargo test --workspace --locked --quiet --test suite -- $(if $(SEED),matrix::seeded,matrix:: organization_days::)
 
 fuzz: .tools/cargo-fuzz/.complete ## Fuzz the payload and a page of EC2, FUZZ_SECONDS=60 each (the first build takes 15 minutes and 13 GB of memory)
 	.ci/fuzz.sh "$(TARGET)/fuzz" $(or $(FUZZ_SECONDS),60)
