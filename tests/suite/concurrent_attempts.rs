@@ -10,9 +10,9 @@ use local_aws::{Fault, FaultKind, LocalAws, Page, Report, Tag, When, World};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ACCOUNT, Archive, BUCKET, But, ENTRIES, LATEST, LISTING, OTHER_REGION, REGION, Random, THREE_REGIONS,
-    TWO_REGIONS, auditor, checked, healthy_reports, is_object_of, local_aws, report, run,
-    scheduled_event, sha256, target, targets, text, until, world,
+    ACCOUNT, Archive, BUCKET, But, ENTRIES, LATEST, LISTING, OTHER_REGION, REGION, Random,
+    THREE_REGIONS, TWO_REGIONS, auditor, checked, healthy_reports, is_object_of, local_aws, report,
+    run, scheduled_event, sha256, target, targets, text, until, world,
 };
 use crate::lambda::Lambda;
 
@@ -129,10 +129,7 @@ fn check_snapshot(archive: &Archive, facts: &Facts, snapshot: &Value) {
             .collect();
         assert_eq!(ids.len(), lines.len(), "{key} has a report twice");
         let Held { always, ever } = &facts.held[region];
-        assert!(
-            ids.is_subset(ever),
-            "{key} has a report that never existed"
-        );
+        assert!(ids.is_subset(ever), "{key} has a report that never existed");
         assert!(
             !is_complete || ids.is_superset(always),
             "{key} lacks a report that always existed"
@@ -595,7 +592,7 @@ impl Kills {
         let mut random = Random(seed);
         // Every other one in the last calls, because there are few of them.
         let calls = self.calls_of_a_run;
-        let earliest = if seed % 2 == 0 { 1 } else { calls - 5 };
+        let earliest = if seed.is_multiple_of(2) { 1 } else { calls - 5 };
         let killed_at = random.within(earliest..calls + 1);
         let delay = Wait::from_micros(random.below(8_000));
         let payload = event(seed + 2);

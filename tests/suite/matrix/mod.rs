@@ -443,7 +443,13 @@ async fn an_upload_of_several_parts_can_fail_at_any_of_its_calls() {
                 case.regions = 1;
                 case.reports = Reports::Parts(2);
                 // S3 does not answer an unconditional write with these.
-                let is_condition = matches!(kind, FaultKind::Error { status: 409 | 412, .. });
+                let is_condition = matches!(
+                    kind,
+                    FaultKind::Error {
+                        status: 409 | 412,
+                        ..
+                    }
+                );
                 if is_transient(kind) && !is_condition {
                     case = case.expecting(Expected::Complete);
                 }
