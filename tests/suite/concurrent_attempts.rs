@@ -248,20 +248,27 @@ async fn a_slow_attempt_returns_the_snapshot_of_a_fast_one() {
 async fn an_attempt_archives_objects_of_its_own_even_if_another_has_archived_its() {
     let mut facts = Facts::new(30);
     let aws = local_aws(&facts.world).await;
+    // The first attempt has archived all its objects when its snapshot is held up.
+    let held_up = Fault::new(FaultKind::Latency {
+        milliseconds: 10_000,
+    });
     aws.faults().add(
-        Fault::new(FaultKind::Status503)
+        held_up
             .on("PutObject")
             .on_key("snapshots/")
-            .when(When::FirstN(6)),
+            .when(When::FirstN(1)),
     );
     let (first, second) = (auditor_of_all(&aws).await, auditor_of_all(&aws).await);
     let later = async {
         until(|| aws.faults().injected() >= 1).await;
+        aws.faults().clear();
         facts.change();
         run(&second, scheduled_event()).await.unwrap()
     };
     let (first, second) = tokio::join!(run(&first, scheduled_event()), later);
-    assert_eq!(first.unwrap().snapshot, second.snapshot);
+    let first = first.unwrap();
+    assert!(first.already_archived && !second.already_archived);
+    assert_eq!(first.snapshot, second.snapshot);
     let snapshot = check_only_run(&aws, &facts, &second);
     assert_eq!(
         snapshot["counts"]["reports"]["error"], 3,
