@@ -339,4 +339,22 @@ mod tests {
         assert_eq!(Caller::from_arn(""), None);
         assert_eq!(Caller::from_arn("arn:aws:s3:::bucket"), None);
     }
+
+    #[test]
+    fn the_state_of_an_account_counts_and_its_status_only_without_a_state() {
+        for (state, status, expected) in [
+            (Some("ACTIVE"), None, Some(true)),
+            (Some("ACTIVE"), Some("SUSPENDED"), Some(true)),
+            (Some("PENDING_ACTIVATION"), Some("ACTIVE"), Some(false)),
+            (None, Some("ACTIVE"), Some(true)),
+            (None, Some("SUSPENDED"), Some(false)),
+            (None, None, None),
+        ] {
+            let account = Account::builder()
+                .set_state(state.map(Into::into))
+                .set_status(status.map(Into::into))
+                .build();
+            assert_eq!(is_active(&account).ok(), expected, "{account:?}");
+        }
+    }
 }
