@@ -26,10 +26,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: .tools/cargo-lambda/.complete build ## Run the function on two days against a local AWS, and show what it found
+demo: build ## Run the function on two days against a local AWS, and show what it found
 	tests/demo.py --binaries "$(BINARIES)"
 
-picture: .tools/cargo-lambda/.complete .tools/picture/.complete build ## Draw docs/demo.svg from a run of the demo
+picture: .tools/picture/.complete build ## Draw docs/demo.svg from a run of the demo
 	COLUMNS=118 tests/demo.py --binaries "$(BINARIES)" --brief | .tools/picture/bin/python tests/demo_picture.py docs/demo.svg
 
 test: $(CHECKS) ## Run every check; the first failure stops it
@@ -38,8 +38,9 @@ test: $(CHECKS) ## Run every check; the first failure stops it
 # The tests write their totals to standard error, which the test runner does not capture.
 faults: export FAULT_SEEDS := $(or $(SEEDS),200)
 faults: export FAULT_SEED := $(SEED)
-faults: ## Run the fault matrix and SEEDS=200 random combinations; SEED=n replays one
-	cargo test --workspace --locked --quiet --test suite matrix::$(if $(SEED),seeded)
+faults: export ORGANIZATION_ACCOUNTS := 300
+faults: ## Run the fault matrix, SEEDS=200 random combinations and 300 accounts; SEED=n replays one combination
+	cargo test --workspace --locked --quiet --test suite -- $(if $(SEED),matrix::seeded,matrix:: organization_days::)
 
 fuzz: .tools/cargo-fuzz/.complete ## Fuzz the payload and a page of EC2, FUZZ_SECONDS=60 each (the first build takes 15 minutes and 13 GB of memory)
 	.ci/fuzz.sh "$(TARGET)/fuzz" $(or $(FUZZ_SECONDS),60)
@@ -95,7 +96,7 @@ check-boto3: .tools/python/.complete build
 check-versions: .tools/moto/.complete build
 	.tools/moto/bin/python tests/versions_check.py "$(BINARIES)"
 
-check-queries: .tools/python/.complete .tools/cargo-lambda/.complete build
+check-queries: .tools/python/.complete build
 	tests/demo.py --binaries "$(BINARIES)" >/dev/null
 	.tools/python/bin/python tests/docs_queries.py
 

@@ -190,9 +190,12 @@ class Cloud:
     # How many periods further back CloudWatch looks for data, in the examples of its documentation.
     EXTRA_PERIODS = 2
 
-    def __init__(self, name, delay_seconds=0, parameters=None):
+    def __init__(self, name, delay_seconds=0, parameters=None, extra_periods=EXTRA_PERIODS, is_aligned=False):
         self.alarm = alarm = resolved_alarm(name, parameters or {})
         self.delay = delay_seconds
+        self.extra_periods = extra_periods
+        # Whether periods begin at multiples of their length. Otherwise they end at each evaluation.
+        self.is_aligned = is_aligned
         self.period = int(metrics_of(alarm)[0][1])
         self.evaluated = int(alarm["EvaluationPeriods"])
         self.to_alarm = int(alarm.get("DatapointsToAlarm", self.evaluated))
@@ -210,10 +213,12 @@ class Cloud:
 
     def state(self, data, now, before):
         by_period = {}
+        now -= now % self.period if self.is_aligned else 0
+        data = [(at, value) for at, value in data if at < now]
         for at, value in data:
             by_period.setdefault((now - at - 1) // self.period, []).append(value)
         # The newest first.
-        numbers = range(self.evaluated + self.EXTRA_PERIODS)
+        numbers = range(self.evaluated + self.extra_periods)
         points = [self.point(by_period[n]) if n in by_period else self.missing for n in numbers]
         real = [self.is_breaching(point) for point in points if point is not None][: self.evaluated]
         if len(real) < self.evaluated:
@@ -330,6 +335,9 @@ class Templates(unittest.TestCase):
         given = template("template.yaml")["Resources"]["Auditor"]["Properties"]["Environment"]["Variables"]
         read = set(re.findall(r'"(AUDITOR_[A-Z_]+)"', source("src/settings.rs")))
         self.assertEqual(set(given), read | VARIABLES_OF_THE_CLIENT)
+
+    def test_page_size_is_left_to_the_function(self):
+        self.assertEqual(template("template.yaml")["Parameters"]["PageSize"]["Default"], "")
 
     def test_alarms_watch_metrics_that_the_code_publishes(self):
         published = set(re.findall(r'"([A-Za-z]+)"', source("src/**/metrics.rs")))
@@ -455,29 +463,39 @@ class Alarms(unittest.TestCase):
 
     JUDGE_A_RUN = ("TargetsNotReadAlarm", "ReportsUnarchivedAlarm", "EntriesFailedAlarm", "ObjectsUnreadableAlarm")
 
+    @classmethod
+    def clouds(cls, **options):
+        """Yields each alarm that judges a run with each behaviour that CloudWatch's documentation leaves open."""
+        for name in cls.JUDGE_A_RUN:
+            for extra_periods in (0, Cloud.EXTRA_PERIODS, 10):
+                for is_aligned in (False, True):
+                    cloud = Cloud(name, extra_periods=extra_periods, is_aligned=is_aligned, **options)
+                    yield f"{name}, {extra_periods=}, {is_aligned=}", cloud
+
     def test_alarm_clears_after_a_good_retry(self):
-        for name in self.JUDGE_A_RUN:
+        for name, cloud in self.clouds():
             for seconds_between in (60, 61, 90, 119, 130, 600):
-                history = Cloud(name).after([(400, 1), (400 + seconds_between, 0)])
-                self.assertEqual(history[-1], "OK", f"{name}, {seconds_between} s")
+                for start in (300, 330, 400, 455):
+                    history = cloud.after([(start, 1), (start + seconds_between, 0)])
+                    self.assertEqual(history[-1], "OK", f"{name}, {start} s, {seconds_between} s")
 
     def test_alarm_judges_the_retry_and_not_the_attempt_before(self):
-        for name in self.JUDGE_A_RUN:
-            history = Cloud(name).after([(400, 0), (470, 2), (600, 5)])
-            self.assertEqual(history[-1], "ALARM", name)
+        for name, cloud in self.clouds():
+            for data in ([(305, 0), (370, 2)], [(400, 0), (470, 2), (600, 5)], [(305, 3), (370, 0), (490, 1)]):
+                self.assertEqual(cloud.after(data)[-1], "ALARM", f"{name}, {data}")
 
     def test_alarm_stays_until_a_good_run(self):
-        for name in self.JUDGE_A_RUN:
-            history = Cloud(name).after([(400, 1), (86_400 + 400, 1), (2 * 86_400 + 400, 0)], days=3)
+        for name, cloud in self.clouds():
+            history = cloud.after([(400, 1), (86_400 + 400, 1), (2 * 86_400 + 400, 0)], days=3)
             self.assertEqual(history[-1], "OK", name)
             first, last = history.index("ALARM"), len(history) - 1 - history[::-1].index("ALARM")
             self.assertEqual(set(history[first:last]), {"ALARM"}, name)
             self.assertAlmostEqual((last - first) / 60, 48, delta=0.5)
 
     def test_alarm_is_raised_by_data_that_arrives_late(self):
-        for name in self.JUDGE_A_RUN:
-            for delay_seconds in (0, 30, 120, 240):
-                history = Cloud(name, delay_seconds).after([(400, 1)])
+        for delay_seconds in (0, 30, 120, 240):
+            for name, cloud in self.clouds(delay_seconds=delay_seconds):
+                history = cloud.after([(400, 1)])
                 self.assertEqual(history[-1], "ALARM", f"{name}, {delay_seconds} s")
 
     def test_missing_snapshot_is_noticed_after_the_hours_of_the_parameter(self):

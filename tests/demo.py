@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +27,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
-CARGO_LAMBDA = ROOT / ".tools" / "cargo-lambda" / "bin" / "cargo-lambda"
 FUNCTION = "image-usage-auditor"
 COMMAND_LINE = "image-usage"
 BUCKET = "image-usage-demo"
@@ -120,18 +118,6 @@ class LambdaService:
 # ---------------------------------------------------------------- the services
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def accepts_connections(port):
-    with socket.socket() as client:
-        client.settimeout(0.5)
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 def clean_environment(**variables):
     """Returns the environment without the user's AWS settings, so that no account can be reached."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AUDITOR_"))}
@@ -158,15 +144,11 @@ def denials():
     ]
 
 
-def start_cargo_lambda(folder=DEMO):
-    """Starts cargo-lambda's Lambda service, and returns it with its addresses and its port."""
-    port = free_port()
-    options = ["--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port", port]
-    service = Service("lambda", [CARGO_LAMBDA, "lambda", "watch", *options], clean_environment(), folder)
-    service.wait_until(lambda: accepts_connections(port))
-    address = f"http://127.0.0.1:{port}"
-    addresses = LambdaService(f"{address}/.rt/{FUNCTION}", f"{address}/2015-03-31/functions/{FUNCTION}/invocations")
-    return service, addresses, port
+def local_lambda(endpoint):
+    """Returns the Lambda service of the local AWS for the function."""
+    path = f"{endpoint}/_local-aws/functions/{FUNCTION}"
+    _, body = send(urllib.request.Request(path, method="PUT"), INVOCATION_SECONDS)
+    return LambdaService(json.loads(body)["runtime_api"], f"{path}/invocations?timeout_seconds={INVOCATION_SECONDS}")
 
 
 def start_function(binaries, lambda_service, endpoint, settings, folder=DEMO):
@@ -226,15 +208,12 @@ def invoke(lambda_service, services, event):
     """Sends an event to the function and returns its response."""
     request = urllib.request.Request(lambda_service.invocations, json.dumps(event).encode(), method="POST")
     request.add_header("Content-Type", "application/json")
-    headers, body = while_running(services, lambda: send(request, INVOCATION_SECONDS))
+    _, body = while_running(services, lambda: send(request, INVOCATION_SECONDS))
     log = services[-1].log
-    try:
-        response = json.loads(body)
-    except ValueError:
-        raise Failed(f"the function's response is not JSON: {body!r}", log) from None
-    if "X-Amz-Function-Error" in headers or "errorType" in response:
-        raise Failed(f"the function returned an error:\n{json.dumps(response, indent=2)}", log)
-    return response
+    outcome = json.loads(body)
+    if outcome["kind"] != "response":
+        raise Failed(f"the function did not respond:\n{json.dumps(outcome, indent=2)}", log)
+    return outcome["payload"]
 
 
 def while_running(services, call):
@@ -432,7 +411,7 @@ def show_objects(summary, snapshot):
 
 
 def check_programs(binaries, *names):
-    for program in (CARGO_LAMBDA, *(binaries / name for name in names)):
+    for program in (binaries / name for name in names):
         if not program.exists():
             raise Failed(f"{program} does not exist: run `make demo`, which builds it")
 
@@ -443,8 +422,7 @@ def run(binaries, services, brief):
     (DEMO / "s3").mkdir(parents=True)
     local_aws, endpoint = start_local_aws(binaries, denials())
     services.append(local_aws)
-    cargo_lambda, lambda_service, _ = start_cargo_lambda()
-    services.append(cargo_lambda)
+    lambda_service = local_lambda(endpoint)
     services.append(start_function(binaries, lambda_service, endpoint, settings_of_demo()))
 
     first_day, second_day = scheduled_events()

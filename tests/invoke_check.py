@@ -11,6 +11,7 @@ compile the EC2 client again.
 
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from demo import (
     BUCKET,
-    CARGO_LAMBDA,
     EVENT,
     FUNCTION,
     INVOCATION_SECONDS,
@@ -30,13 +30,15 @@ from demo import (
     parser_with_binaries,
     reports_held,
     run_with_services,
-    start_cargo_lambda,
     start_function,
     start_local_aws,
     while_running,
+    LambdaService,
+    Service,
 )
 
 ACCOUNT = "111122223333"
+CARGO_LAMBDA = ROOT / ".tools" / "cargo-lambda" / "bin" / "cargo-lambda"
 
 
 def run(binaries, services, folder):
@@ -48,6 +50,29 @@ def run(binaries, services, folder):
     settings = {"AUDITOR_REGIONS": ",".join(REGIONS)}
     services.append(start_function(binaries, lambda_service, endpoint, settings, folder))
     check_summary(invoke_with_cargo_lambda(port, services), endpoint, folder)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def accepts_connections(port):
+    with socket.socket() as client:
+        client.settimeout(0.5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start_cargo_lambda(folder):
+    """Starts cargo-lambda's Lambda service, and returns it with its addresses and its port."""
+    port = free_port()
+    options = ["--only-lambda-apis", "--invoke-address", "127.0.0.1", "--invoke-port", port]
+    service = Service("lambda", [CARGO_LAMBDA, "lambda", "watch", *options], clean_environment(), folder)
+    service.wait_until(lambda: accepts_connections(port))
+    address = f"http://127.0.0.1:{port}"
+    addresses = LambdaService(f"{address}/.rt/{FUNCTION}", f"{address}/2015-03-31/functions/{FUNCTION}/invocations")
+    return service, addresses, port
 
 
 def invoke_with_cargo_lambda(port, services):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs the function against a bucket with versions, which the local AWS lacks.
+"""Runs the function against a bucket with versions, which the local AWS does not have.
 
     .tools/moto/bin/python tests/versions_check.py FOLDER-OF-THE-BINARIES
 
-EC2 is the local AWS, S3 is moto's. Checks that every snapshot and every object that a snapshot names
-is there under the version that it names, whatever other tries of the run have written.
+EC2 is the local AWS, S3 is moto. Checks that every snapshot, and every object that a snapshot names, is
+stored under the version that is named, regardless of what other attempts at the run have written.
 """
 
 import gzip
@@ -35,8 +35,8 @@ def check(what, given, wanted=True):
     passed += 1
 
 
-class Bench:
-    """The two services, and functions that use them."""
+class Services:
+    """The local AWS and moto, and functions that use them."""
 
     def __init__(self, binaries, folder):
         self.binaries = Path(binaries)
@@ -46,7 +46,7 @@ class Bench:
             *("--regions", ",".join(REGIONS), "--reports", 60, "--s3-root", Path(folder) / "s3", "--max-seconds", 300),
         )
         self.moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        # Its log of requests would drown everything.
+        # Its log of requests would hide everything else.
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.moto.start()
         host, port = self.moto.get_host_and_port()
@@ -68,6 +68,7 @@ class Bench:
 
     def function(self):
         return Function(
+            self.aws,
             self.binaries / "image-usage-auditor",
             self.log,
             AWS_ENDPOINT_URL=self.aws.endpoint,
@@ -97,7 +98,7 @@ class Bench:
         return [entry["Key"] for entry in listed.get("Contents", []) if run_id in entry["Key"]]
 
     def check_run(self, what, summary):
-        """Every version that the answer and the snapshot name holds the bytes that they tell of."""
+        """Checks that every version that the summary and the snapshot name has the bytes that they describe."""
         named = summary["snapshot"]
         document = self.read(named["key"], named["version_id"])
         check(f"{what}: the snapshot's digest", hashlib.sha256(document).hexdigest(), named["sha256"])
@@ -115,11 +116,11 @@ class Bench:
         return snapshot
 
     def die_before_snapshot(self, event):
-        """Kills a try that has archived its data."""
-        # The local AWS holds the last page back for as long as the others take, and longer.
+        """Kills an attempt after it has archived the reports of two Regions. Returns their keys."""
+        # The local AWS delays the third Region for longer than the others take.
         function = self.function()
         before = len(self.data_keys(event["id"]))
-        check("nothing is there yet", before, 0)
+        check("objects before the attempt", before, 0)
         self.aws.ask("POST", "faults", "op=DescribeImageUsageReports,region=us-east-1,kind=latency,ms=60000")
         function.hand_over(event)
         run = f"20261122T06{self.runs:02}00Z"
@@ -135,100 +136,100 @@ def wait_for(happened, seconds=30):
         if happened():
             return
         waiting.wait(0.02)
-    sys.exit("versions check failed: it never happened")
+    sys.exit(f"versions check failed: not within {seconds} seconds")
 
 
-def run(bench, event):
-    function = bench.function()
+def run(services, event):
+    function = services.function()
     try:
-        kind, answer = function.invoke(event)
+        outcome = function.invoke(event)
     finally:
         function.kill()
-    check(f"answer {answer}", kind, "response")
-    return answer
+    check(f"answer {outcome['payload']}", outcome["kind"], "response")
+    return outcome["payload"]
 
 
-def check_one_try(bench):
-    event = bench.event()
-    summary = run(bench, event)
-    snapshot = bench.check_run("one try", summary)
+def check_one_attempt(services):
+    event = services.event()
+    summary = run(services, event)
+    snapshot = services.check_run("one attempt", summary)
     check("a version is named", all(target["object"]["version_id"] for target in snapshot["targets"]))
-    again = run(bench, event)
+    again = run(services, event)
     check("again", (again["snapshot"], again["already_archived"]), (summary["snapshot"], True))
 
 
-def check_death(bench, changes):
-    event = bench.event()
-    keys = bench.die_before_snapshot(event)
+def check_death(services, changes):
+    event = services.event()
+    keys = services.die_before_snapshot(event)
     if changes:
-        bench.change_facts()
-    what = f"after a death, facts {'changed' if changes else 'as before'}"
-    snapshot = bench.check_run(what, run(bench, event))
+        services.change_facts()
+    what = f"after a killed attempt, reports {'changed' if changes else 'unchanged'}"
+    snapshot = services.check_run(what, run(services, event))
     eu = next(target["object"] for target in snapshot["targets"] if target["region"] == "eu-west-1")
-    versions = bench.versions(eu["key"])
+    versions = services.versions(eu["key"])
     check(f"{what}: versions", len(versions), 2 if changes else 1)
     check(f"{what}: the newest is named", eu["version_id"], versions[0])
-    check(f"{what}: no object is lost", set(keys) <= set(bench.data_keys(snapshot["run_id"])))
+    check(f"{what}: no object is lost", set(keys) <= set(services.data_keys(snapshot["run_id"])))
 
 
-def check_two_at_once(bench):
-    event = bench.event()
-    bench.aws.ask("POST", "faults", "op=DescribeImageUsageReports,kind=latency,ms=50,p=0.5,seed=3")
-    functions = [bench.function(), bench.function()]
-    functions[0].hand_over(event)
-    functions[1].hand_over(event)
-    bench.change_facts()
-    answers = [function.answers.get(timeout=60) for function in functions]
+def check_two_at_once(services):
+    event = services.event()
+    services.aws.ask("POST", "faults", "op=DescribeImageUsageReports,kind=latency,ms=50,p=0.5,seed=3")
+    functions = [services.function(), services.function()]
+    outcomes = [function.hand_over(event) for function in functions]
+    services.change_facts()
+    answers = [outcome.result(timeout=60) for outcome in outcomes]
     for function in functions:
         function.kill()
-    bench.aws.ask("DELETE", "faults")
-    check("both answer", [kind for kind, _ in answers], ["response"] * 2)
-    check("with one snapshot", answers[0][1]["snapshot"], answers[1][1]["snapshot"])
-    bench.check_run("two at once", answers[0][1])
+    services.aws.ask("DELETE", "faults")
+    check("both answer", [answer["kind"] for answer in answers], ["response"] * 2)
+    summaries = [answer["payload"] for answer in answers]
+    check("with one snapshot", summaries[0]["snapshot"], summaries[1]["snapshot"])
+    services.check_run("two at once", summaries[0])
 
 
-def check_suspended(bench):
-    """A bucket that keeps no more versions gives all objects the version `null`: nothing may be overwritten."""
-    bench.set_versions("Suspended")
-    event = bench.event()
-    first = run(bench, event)
-    bench.check_run("versions suspended", first)
-    event = bench.event()
-    keys = bench.die_before_snapshot(event)
-    before = {key: bench.s3.get_object(Bucket=bench.bucket, Key=key)["Body"].read() for key in keys}
-    bench.change_facts()
-    bench.check_run("versions suspended, after a death", run(bench, event))
-    after = {key: bench.s3.get_object(Bucket=bench.bucket, Key=key)["Body"].read() for key in keys}
-    check("versions suspended: what one try wrote stays", after, before)
-    bench.set_versions("Enabled")
+def check_suspended(services):
+    """With suspended versioning all objects have the version `null`, so no object may be overwritten."""
+    services.set_versions("Suspended")
+    event = services.event()
+    first = run(services, event)
+    services.check_run("versions suspended", first)
+    event = services.event()
+    keys = services.die_before_snapshot(event)
+    before = {key: services.s3.get_object(Bucket=services.bucket, Key=key)["Body"].read() for key in keys}
+    services.change_facts()
+    services.check_run("versions suspended, after a killed attempt", run(services, event))
+    after = {key: services.s3.get_object(Bucket=services.bucket, Key=key)["Body"].read() for key in keys}
+    check("versions suspended: the objects of the killed attempt are unchanged", after, before)
+    services.set_versions("Enabled")
 
 
-def check_locked(bench):
-    """Each new version is locked, as with the template's `ObjectLockDays`; the latest gets versions all the same."""
-    bench.use_bucket("locked", ObjectLockEnabledForBucket=True)
+def check_locked(services):
+    """Every new version is locked, as with the template's `ObjectLockDays`; `latest.json` still gets new ones."""
+    services.use_bucket("locked", ObjectLockEnabledForBucket=True)
     rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 30}}
     lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    bench.s3.put_object_lock_configuration(Bucket=bench.bucket, ObjectLockConfiguration=lock)
+    services.s3.put_object_lock_configuration(Bucket=services.bucket, ObjectLockConfiguration=lock)
     for _ in range(2):
-        check_one_try(bench)
-    check("versions of the latest", len(bench.versions(PREFIX + "latest.json")), 2)
+        check_one_attempt(services)
+    check("versions of the latest", len(services.versions(PREFIX + "latest.json")), 2)
 
 
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory(prefix="versions-check-") as folder:
-        bench = Bench(sys.argv[1], folder)
+        services = Services(sys.argv[1], folder)
         try:
-            check_one_try(bench)
-            check_death(bench, changes=False)
-            check_death(bench, changes=True)
-            check_two_at_once(bench)
-            check_suspended(bench)
-            check_locked(bench)
+            check_one_attempt(services)
+            check_death(services, changes=False)
+            check_death(services, changes=True)
+            check_two_at_once(services)
+            check_suspended(services)
+            check_locked(services)
         finally:
-            bench.aws.kill()
-            bench.moto.stop()
+            services.aws.kill()
+            services.moto.stop()
     print(f"versions check: {passed} checks passed")
 
 

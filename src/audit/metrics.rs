@@ -16,6 +16,8 @@ pub(super) struct OfRun {
 
 /// Builds the metrics line of a run.
 ///
+/// An attempt without a snapshot has only `SnapshotsWritten` and `RunDuration`.
+///
 /// The dimension `Scope` keeps scoped runs, of which there may be many, from filling the gap that a missing
 /// full run leaves: an alarm watches `Scope` = `full`.
 ///
@@ -39,6 +41,12 @@ pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Val
         ("SnapshotsWritten", run.snapshots_written, "Count"),
         ("ObjectsUnreadable", run.unreadable_objects, "Count"),
     ];
+    // Counts of an attempt that archived nothing would keep an alarm red that the retry has answered.
+    let is_archived = run.snapshots_written > 0;
+    let metrics: Vec<_> = metrics
+        .into_iter()
+        .filter(|(name, ..)| is_archived || ["RunDuration", "SnapshotsWritten"].contains(name))
+        .collect();
     let definitions: Vec<Value> = metrics
         .iter()
         .map(|(name, _, unit)| json!({"Name": name, "Unit": unit}))

@@ -15,6 +15,7 @@ mod house;
 mod invalid_input;
 mod lambda;
 mod matrix;
+mod organization_days;
 mod properties;
 mod real_accounts;
 mod retries_and_deadline;

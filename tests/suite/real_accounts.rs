@@ -1,48 +1,22 @@
-//! What real accounts and organizations do, and other tools stumble over.
+//! What real accounts and organizations contain that other tools fail on.
 
-use std::collections::BTreeMap;
-use std::time::Duration as Wait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration as Wait, Instant};
 
-use image_usage_auditor::audit::{Answer, Auditor, Summary};
-use local_aws::{Entry, Fault, FaultKind, LocalAws, Report, When};
+use image_usage_auditor::audit::{RunError, Summary};
+use local_aws::{AccountStates, Fault, FaultKind, LocalAws, Report, Tag, When, World};
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, Archive, BUCKET, auditor, event_at, healthy_reports, invocation_at, local_aws, now,
-    report, run_at, scheduled_event, target, text, will_be_harmed, world,
+    ACCOUNT, Archive, ENTRIES, LISTING, REGION, THREE_REGIONS, TWO_REGIONS, auditor, auditor_at,
+    checked, count_calls, healthy_reports, invocation_at, local_aws, now, run, run_at, run_within,
+    scheduled_event, summary_of, target, targets, text, used, will_be_harmed, world,
 };
-
-const LISTING: &str = "DescribeImageUsageReports";
-const ENTRIES: &str = "DescribeImageUsageReportEntries";
-const REGION: &str = "us-east-1";
-
-/// A healthy report with so many entries.
-fn used(id: &str, entries: usize) -> Report {
-    let entry = |place: usize| Entry {
-        account_id: Some(format!("{:012}", 444_455_556_666 + place)),
-        resource_type: Some("ec2:Instance".to_owned()),
-        usage_count: Some(1),
-    };
-    Report {
-        entries: (0..entries).map(entry).collect(),
-        ..report(id)
-    }
-}
-
-async fn run_within(auditor: &Auditor, time: OffsetDateTime, time_left: Wait) -> Summary {
-    let mut invocation = invocation_at(time);
-    invocation.time_left = Some(time_left);
-    match auditor.handle(event_at(time), invocation).await.unwrap() {
-        Answer::Summary(summary) => *summary,
-        Answer::Preflight(_) => panic!("a run was asked for"),
-    }
-}
 
 /// How many reports of a target have their entries in the archive.
 fn archived_entries(archive: &Archive, snapshot: &Value, region: &str) -> usize {
-    let key = text(&target(snapshot, region)["object"]["key"]);
-    let lines = archive.lines(key);
+    let lines = archive.report_lines(snapshot, region);
     let is_archived = |line: &&Value| line["entries"]["status"] == "archived";
     lines.iter().filter(is_archived).count()
 }
@@ -53,10 +27,10 @@ fn fetched(archive: &Archive) -> BTreeMap<String, usize> {
     for key in archive.objects().into_keys() {
         if key.contains("/entries/") {
             let lines = archive.lines(&key);
-            let ids = lines.iter().map(|line| text(&line["report_id"]).to_owned());
-            let ids: std::collections::BTreeSet<String> = ids.collect();
-            ids.into_iter()
-                .for_each(|id| *fetched.entry(id).or_default() += 1);
+            let ids: BTreeSet<&str> = lines.iter().map(|line| text(&line["report_id"])).collect();
+            for id in ids {
+                *fetched.entry(id.to_owned()).or_default() += 1;
+            }
         }
     }
     fetched
@@ -64,10 +38,9 @@ fn fetched(archive: &Archive) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn entries_that_do_not_fit_into_a_run_get_further_in_every_run() {
-    let regions = ["ap-southeast-2", "eu-west-1", REGION];
-    let world = world(&regions);
-    // The heavy target comes first, the others turn out empty.
-    let heavy = regions[0];
+    let world = world(&THREE_REGIONS);
+    // The heavy target comes first, and the others are empty.
+    let heavy = THREE_REGIONS[0];
     let reports = (0..100).map(|number| used(&format!("amiur-{number:03}"), 60));
     world.put_reports(ACCOUNT, heavy, reports);
     let aws = local_aws(&world).await;
@@ -87,8 +60,7 @@ async fn entries_that_do_not_fit_into_a_run_get_further_in_every_run() {
         let time = now() + Duration::days(day);
         world.clock().set(time);
         let summary = run_within(&auditor, time, Wait::from_millis(3_200)).await;
-        let snapshot = archive.snapshot(&summary);
-        archive.check(&snapshot, &world);
+        let snapshot = checked(&aws, &summary.unwrap());
         assert_eq!(snapshot["status"], "complete");
         let now = archived_entries(&archive, &snapshot, heavy);
         assert!(now > before, "day {day}: {now} after {before}");
@@ -102,7 +74,7 @@ async fn entries_that_do_not_fit_into_a_run_get_further_in_every_run() {
 }
 
 #[tokio::test]
-async fn an_entries_object_that_is_lost_is_fetched_again_while_ec2_still_has_it() {
+async fn entries_whose_object_is_missing_are_fetched_again_while_ec2_still_has_them() {
     let world = world(&[REGION]);
     world.put_reports(ACCOUNT, REGION, [used("amiur-1", 3), used("amiur-2", 0)]);
     let mut aws = local_aws(&world).await;
@@ -112,12 +84,11 @@ async fn an_entries_object_that_is_lost_is_fetched_again_while_ec2_still_has_it(
     let first = run_at(&auditor, now()).await.unwrap();
     let snapshot = archive.snapshot(&first);
     let lost = text(&target(&snapshot, REGION)["entries_object"]["key"]).to_owned();
-    std::fs::remove_file(aws.archive_root().join(BUCKET).join(&lost)).unwrap();
+    std::fs::remove_file(archive.path(&lost)).unwrap();
 
     let next_day = now() + Duration::DAY;
     let second = run_at(&auditor, next_day).await.unwrap();
-    let snapshot = archive.snapshot(&second);
-    archive.check(&snapshot, &world);
+    let snapshot = checked(&aws, &second);
     assert_eq!(snapshot["counts"]["entries"]["archived"], 2);
     assert_eq!(snapshot["counts"]["entries"]["fetched"], 2);
     let object = &target(&snapshot, REGION)["entries_object"];
@@ -126,12 +97,14 @@ async fn an_entries_object_that_is_lost_is_fetched_again_while_ec2_still_has_it(
 }
 
 #[tokio::test]
-async fn objects_of_earlier_runs_that_cannot_be_read_end_no_run() {
-    for (part, keeps_chain) in [
+async fn an_unreadable_object_of_an_earlier_run_does_not_fail_a_run() {
+    #[rustfmt::skip]
+    let objects = [
         ("latest.json", false),
         ("snapshots/dt=2026-11-22", true),
         ("/reports/dt=2026-11-22", true),
-    ] {
+    ];
+    for (part, keeps_chain) in objects {
         let world = world(&[REGION]);
         world.put_report(ACCOUNT, REGION, used("amiur-1", 3));
         let aws = local_aws(&world).await;
@@ -143,18 +116,17 @@ async fn objects_of_earlier_runs_that_cannot_be_read_end_no_run() {
 
         let next_day = now() + Duration::DAY;
         let second = run_at(&auditor, next_day).await.unwrap();
-        let snapshot = archive.snapshot(&second);
-        archive.check(&snapshot, &world);
+        let snapshot = checked(&aws, &second);
         assert_eq!(snapshot["status"], "complete", "{part}");
         assert_eq!(snapshot["previous"].is_null(), !keeps_chain, "{part}");
         assert_eq!(snapshot["counts"]["entries"]["archived"], 1, "{part}");
-        // From here on the new copy is readable.
+        // The new `latest.json` is readable again.
         aws.faults().clear();
         let third = run_at(&auditor, now() + Duration::days(2)).await.unwrap();
         let third = archive.snapshot(&third);
         assert_eq!(third["previous"]["run_id"], snapshot["run_id"], "{part}");
         assert_eq!(third["counts"]["entries"]["fetched"], 0, "{part}");
-        assert_eq!(archive.json("image-usage/v1/latest.json"), third, "{part}");
+        assert_eq!(archive.latest(), third, "{part}");
     }
 }
 
@@ -172,9 +144,7 @@ async fn a_sample_event_is_an_audit_of_now_and_each_click_is_a_run() {
         let mut invocation = invocation_at(now());
         invocation.request_id = format!("request {click}");
         let answer = auditor.handle(sample.clone(), invocation).await.unwrap();
-        let Answer::Summary(summary) = answer else {
-            panic!("a run was asked for")
-        };
+        let summary = summary_of(answer);
         assert!(!summary.already_archived);
         let snapshot = Archive::of(&aws).snapshot(&summary);
         assert_eq!(snapshot["scheduled_at"], snapshot["started_at"]);
@@ -185,7 +155,7 @@ async fn a_sample_event_is_an_audit_of_now_and_each_click_is_a_run() {
 
 #[tokio::test]
 async fn excluded_regions_and_accounts_are_left_out_unless_a_request_names_them() {
-    let world = world(&["eu-west-1", REGION]);
+    let world = world(&TWO_REGIONS);
     let aws = local_aws(&world).await;
     let variables = [
         ("AUDITOR_REGIONS", "all"),
@@ -196,86 +166,271 @@ async fn excluded_regions_and_accounts_are_left_out_unless_a_request_names_them(
     let archive = Archive::of(&aws);
     let regions = |summary: &Summary| -> Vec<String> {
         let snapshot = archive.snapshot(summary);
-        let targets = snapshot["targets"].as_array().unwrap().iter();
-        targets
+        targets(&snapshot)
+            .iter()
             .map(|target| text(&target["region"]).to_owned())
             .collect()
     };
     let summary = run_at(&auditor, now()).await.unwrap();
     assert_eq!(regions(&summary), [REGION]);
     let named = json!({"regions": ["eu-west-1"]});
-    let summary = crate::harness::run(&auditor, named).await.unwrap();
+    let summary = run(&auditor, named).await.unwrap();
     assert_eq!(regions(&summary), ["eu-west-1"]);
 }
 
-/// A local AWS with so many Regions, in the first of which each call takes its time.
-async fn many_regions(count: usize) -> LocalAws {
+/// A local AWS with this number of Regions, and their names as a setting.
+async fn many_regions(count: usize) -> (LocalAws, String) {
     let names: Vec<String> = (1..=count)
         .map(|number| format!("xx-many-{number}"))
         .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    local_aws(&world(&names)).await
+    let regions: Vec<&str> = names.iter().map(String::as_str).collect();
+    (local_aws(&world(&regions)).await, names.join(","))
 }
 
 #[tokio::test]
 async fn a_run_that_is_late_for_thousands_of_targets_still_writes_its_snapshot_in_time() {
-    let aws = many_regions(3_000).await;
+    let (aws, regions) = many_regions(3_000).await;
     let slow = FaultKind::Latency { milliseconds: 500 };
     aws.faults()
         .add(Fault::new(slow).on(LISTING).when(When::FirstN(1_000_000)));
-    let names: Vec<String> = (1..=3_000)
-        .map(|number| format!("xx-many-{number}"))
-        .collect();
-    let regions = names.join(",");
     let auditor = auditor(&aws, &[("AUDITOR_REGIONS", regions.as_str())]).await;
     let time_left = Wait::from_secs(8);
-    let started = std::time::Instant::now();
-    let summary = run_within(&auditor, now(), time_left).await;
+    let started = Instant::now();
+    let summary = run_within(&auditor, now(), time_left).await.unwrap();
     assert!(started.elapsed() < time_left, "{:?}", started.elapsed());
     let counts = summary.counts.targets;
     assert!(counts.complete > 0 && counts.failed > 1_000, "{counts:?}");
     let snapshot = Archive::of(&aws).snapshot(&summary);
-    for target in snapshot["targets"].as_array().unwrap() {
+    for target in targets(&snapshot) {
         if target["status"] == "failed" {
             assert_eq!(target["error"]["code"], "DeadlineExceeded", "{target}");
         }
     }
-    // No target that came too late costs a call.
+    // A target that is too late makes no call.
     let calls = aws.calls().len() as u64;
     assert!(calls < 8 * (counts.complete + 20), "{calls} calls");
 }
 
 #[tokio::test]
 async fn a_preflight_of_thousands_of_denied_targets_fits_into_an_answer() {
-    let aws = many_regions(1_500).await;
+    let (aws, regions) = many_regions(1_500).await;
     aws.faults().add(Fault::new(FaultKind::Denied).on(LISTING));
-    let names: Vec<String> = (1..=1_500)
-        .map(|number| format!("xx-many-{number}"))
-        .collect();
-    let regions = names.join(",");
     let auditor = auditor(&aws, &[("AUDITOR_REGIONS", regions.as_str())]).await;
     let payload = json!({"dry_run": true});
     let answer = auditor.handle(payload, invocation_at(now())).await.unwrap();
     let answer = serde_json::to_value(answer).unwrap();
-    assert_eq!(
-        answer["counts"],
-        json!({"permitted": 0, "denied": 1_500, "failed": 0})
-    );
-    assert_eq!(answer["targets"].as_array().unwrap().len(), 1_000);
+    assert_eq!(targets(&answer).len(), 1_000);
     assert_eq!(answer["targets_omitted"], 500);
-    assert_eq!(answer["errors"].as_array().unwrap().len(), 1);
-    assert_eq!(answer["errors"][0]["targets"], 1_500);
+    insta::assert_json_snapshot!(json!({"counts": answer["counts"], "errors": answer["errors"]}), @r#"
+    {
+      "counts": {
+        "denied": 1500,
+        "failed": 0,
+        "permitted": 0
+      },
+      "errors": [
+        {
+          "code": "UnauthorizedOperation",
+          "message": "You are not authorized to perform this operation. User: arn:aws:iam::111122223333:user/local is not authorized to perform: ec2:DescribeImageUsageReports because no identity-based policy allows the ec2:DescribeImageUsageReports action",
+          "targets": 1500
+        }
+      ]
+    }
+    "#);
+}
+
+/// The targets' accounts of a run over an organization whose accounts say this about their state.
+async fn audited_accounts(states: AccountStates, status: &str) -> Result<Vec<String>, RunError> {
+    let world = world(&[REGION]);
+    world.organization_account(ACCOUNT, status);
+    world.organization_account("222233334444", "SUSPENDED");
+    world.set_organization_states(states);
+    let aws = local_aws(&world).await;
+    let variables = [
+        ("AUDITOR_ACCOUNTS", "organization"),
+        ("AUDITOR_ROLE_NAME", "reader"),
+    ];
+    let summary = run_at(&auditor(&aws, &variables).await, now()).await?;
+    let snapshot = Archive::of(&aws).snapshot(&summary);
+    let targets = snapshot["targets"].as_array().unwrap().iter();
+    Ok(targets
+        .map(|target| text(&target["account_id"]).to_owned())
+        .collect())
 }
 
 #[tokio::test]
-async fn a_request_for_an_account_that_is_not_configured_is_refused_by_name() {
-    let aws = local_aws(&world(&[REGION])).await;
-    let auditor = auditor(&aws, &[("AUDITOR_ROLE_NAME", "reader")]).await;
-    let payload = json!({"account_ids": [ACCOUNT, "999988887777"]});
-    let error = crate::harness::run(&auditor, payload).await.unwrap_err();
-    assert_eq!(error.error_type(), "InvalidRequest");
+async fn an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_state() {
+    for states in [
+        AccountStates::State,
+        AccountStates::Status,
+        AccountStates::StateAndStatus,
+    ] {
+        let audited = audited_accounts(states, "ACTIVE").await.unwrap();
+        assert_eq!(audited, [ACCOUNT], "{states:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_without_state_and_status_is_named_and_never_skipped() {
+    let refused = audited_accounts(AccountStates::Neither, "ACTIVE").await;
     assert_eq!(
-        error.to_string(),
-        "`account_ids[1]`: 999988887777 is not among the accounts of AUDITOR_ACCOUNTS"
+        refused.unwrap_err().to_string(),
+        "no target could be audited: MalformedResponse: Organizations lists the account 111122223333 with neither State nor Status"
     );
+}
+
+#[tokio::test]
+async fn an_organization_without_an_active_account_is_an_error_of_its_own() {
+    let refused = audited_accounts(AccountStates::State, "SUSPENDED").await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "no target could be audited: MalformedResponse: Organizations lists no active account"
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_that_demands_headers_gets_them_on_every_write() {
+    let denied = |operation: &str, header: &str| {
+        let denied = Fault::new(FaultKind::Denied).on(operation);
+        denied.lacking(header)
+    };
+    let world = world(&[REGION]);
+    // More than a part, so that there is an upload too.
+    let bulky = (0..2_500).map(|number| Report {
+        tags: bulky_tags(number),
+        ..used(&format!("amiur-{number:04}"), 0)
+    });
+    world.put_reports(ACCOUNT, REGION, bulky);
+    let aws = local_aws(&world).await;
+    for operation in ["PutObject", "CreateMultipartUpload"] {
+        for header in ["x-amz-server-side-encryption", "x-amz-acl"] {
+            aws.faults().add(denied(operation, header));
+        }
+    }
+    let refused = run_at(&auditor(&aws, &[]).await, now()).await;
+    assert_eq!(refused.unwrap_err().error_type(), "ArchiveFailed");
+    let variables = [
+        ("AUDITOR_ARCHIVE_ENCRYPTION", "AES256"),
+        ("AUDITOR_ARCHIVE_ACL", "bucket-owner-full-control"),
+    ];
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    let archive = Archive::of(&aws);
+    archive.check(&archive.snapshot(&summary), &world);
+    assert!(count_calls(&aws, "CompleteMultipartUpload") > 0);
+}
+
+/// Tags that gzip cannot make much smaller.
+fn bulky_tags(number: u64) -> Vec<Tag> {
+    let mut state = number;
+    let mut letters = || -> String {
+        (0..250)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                char::from(b'A' + (state >> 33) as u8 % 58)
+            })
+            .collect()
+    };
+    (0..12)
+        .map(|tag| Tag::new(format!("tag-{tag}"), letters()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_page_size_that_ec2_refuses_in_any_words_costs_one_call_a_run() {
+    let refusal = |code: &str| FaultKind::Error {
+        status: 400,
+        code: code.to_owned(),
+        message: "worded in any way".to_owned(),
+    };
+    let world = world(&[REGION]);
+    world.put_reports(
+        ACCOUNT,
+        REGION,
+        (0..30).map(|n| used(&format!("amiur-{n:02}"), 2)),
+    );
+    let variables = [("AUDITOR_PAGE_SIZE", "20")];
+
+    // Beside IDs, any size is refused: the run does without, and remembers that.
+    let aws = local_aws(&world).await;
+    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
+    aws.faults().add(combined.having("MaxResults"));
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    assert_eq!(summary.counts.entries.archived, 30);
+    assert_eq!(aws.faults().injected(), 1);
+
+    // Without a configured size, none is sent beside IDs at all.
+    let aws = local_aws(&world).await;
+    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
+    aws.faults().add(combined.having("MaxResults"));
+    run_at(&auditor(&aws, &[]).await, now()).await.unwrap();
+    assert_eq!(aws.faults().injected(), 0);
+
+    // A size that is too large is halved until EC2 accepts it.
+    let aws = local_aws(&world).await;
+    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
+    aws.faults()
+        .add(too_large.having("MaxResults").when(When::FirstN(2)));
+    let summary = run_at(&auditor(&aws, &variables).await, now())
+        .await
+        .unwrap();
+    assert_eq!(summary.counts.reports.total, 30);
+    let snapshot = Archive::of(&aws).snapshot(&summary);
+    assert_eq!(
+        target(&snapshot, REGION)["pages"],
+        6,
+        "pages of 5 instead of 20"
+    );
+    // The preflight does not call such a target failed.
+    let aws = local_aws(&world).await;
+    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
+    aws.faults().add(too_large.having("MaxResults"));
+    let auditor = auditor(&aws, &variables).await;
+    let answer = auditor.handle(json!({"dry_run": true}), invocation_at(now()));
+    let answer = serde_json::to_value(answer.await.unwrap()).unwrap();
+    assert_eq!(answer["counts"]["permitted"], 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_member_without_the_home_region_is_asked_in_the_partitions_default_region() {
+    const MEMBER: &str = "222233334444";
+    let home = "ap-east-1";
+    let world = World::builder()
+        .clock(local_aws::Clock::fixed(now()))
+        .account(ACCOUNT)
+        .account(MEMBER)
+        .regions([home, REGION])
+        .build();
+    world.role(
+        MEMBER,
+        local_aws::RoleOptions {
+            name: "reader".to_owned(),
+            ..Default::default()
+        },
+    );
+    let aws = local_aws(&world).await;
+    let not_enabled = Fault::new(FaultKind::AuthFailure)
+        .on("DescribeRegions")
+        .in_account(MEMBER);
+    aws.faults().add(not_enabled.in_region(home));
+    let disabled = FaultKind::Error {
+        status: 403,
+        code: "RegionDisabledException".to_owned(),
+        message: "STS is not activated in this region for account".to_owned(),
+    };
+    aws.faults()
+        .add(Fault::new(disabled).on("AssumeRole").in_region(home));
+    let variables = [
+        ("AUDITOR_ACCOUNTS", MEMBER),
+        ("AUDITOR_ROLE_NAME", "reader"),
+        ("AUDITOR_REGIONS", "all"),
+    ];
+    let auditor = auditor_at(&aws, home, &variables).await;
+    let summary = run_at(&auditor, now()).await.unwrap();
+    assert_eq!(summary.counts.targets.complete, 2);
 }

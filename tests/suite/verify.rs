@@ -131,6 +131,13 @@ async fn run_at(auditor: &Auditor, world: &World, payload: Value) -> Summary {
     }
 }
 
+/// A full run on its day.
+async fn run_on(auditor: &Auditor, world: &World, day: i64) {
+    let due = now() + Duration::days(day);
+    world.clock().advance(due - world.clock().now());
+    run_at(auditor, world, full(day)).await;
+}
+
 /// Every object below a folder.
 fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut objects = BTreeMap::new();
@@ -172,18 +179,20 @@ impl Tampering {
             part.write(other, if other == key { changed } else { bytes });
         }
         let mut part = survey(&part.archive(), &|_| {}).await.unwrap();
-        let mut replace = |part: &mut Survey| {
-            if key == LATEST {
-                std::mem::swap(&mut self.survey.latest, &mut part.latest);
-            }
-            for (key, run) in &mut part.runs {
-                std::mem::swap(self.survey.runs.get_mut(key).unwrap(), run);
-            }
-        };
-        replace(&mut part);
+        exchange(&mut self.survey, &mut part, key);
         let verdict = check(&self.survey, &Options::default());
-        replace(&mut part);
+        exchange(&mut self.survey, &mut part, key);
         verdict
+    }
+}
+
+/// Exchanges what two surveys have read of the runs of one of them, and of `latest.json` if that is the key.
+fn exchange(survey: &mut Survey, part: &mut Survey, key: &str) {
+    if key == LATEST {
+        std::mem::swap(&mut survey.latest, &mut part.latest);
+    }
+    for (key, run) in &mut part.runs {
+        std::mem::swap(survey.runs.get_mut(key).unwrap(), run);
     }
 }
 
@@ -319,7 +328,10 @@ async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
         .map(|row| row.summary.unwrap().place)
         .collect();
     use Place::{Chain, OffChain, Scoped};
-    assert_eq!(places, [Chain, Chain, Chain, Chain, OffChain, Chain, Scoped]);
+    assert_eq!(
+        places,
+        [Chain, Chain, Chain, Chain, OffChain, Chain, Scoped]
+    );
     let objects: usize = in_folder
         .snapshots
         .iter()
@@ -501,10 +513,7 @@ async fn the_same_lines_compressed_anew_are_another_object() {
         encoder.write_all(lines(bytes).concat().as_bytes()).unwrap();
         copy.write(key, &encoder.finish().unwrap());
         let verdict = copy.verdict().await;
-        assert!(
-            has_problem(&verdict, key, "; v1/snapshots/"),
-            "{verdict}"
-        );
+        assert!(has_problem(&verdict, key, "; v1/snapshots/"), "{verdict}");
         copy.write(key, bytes);
     }
 }
@@ -738,13 +747,13 @@ async fn a_second_chain_is_a_problem_and_a_first_run_that_died_is_not() {
     let mut runs = 0;
     for (after, is_clean) in [(1, true), (2, false)] {
         for _ in 0..after {
-            run_at(&auditor, &world, full(runs)).await;
+            run_on(&auditor, &world, runs).await;
             runs += 1;
         }
         fs::remove_file(root.join(LATEST)).unwrap();
         let verdict = verify(&archive, &Options::default()).await.unwrap();
         assert!(has_problem(&verdict, LATEST, "is missing"), "{verdict}");
-        run_at(&auditor, &world, full(runs)).await;
+        run_on(&auditor, &world, runs).await;
         runs += 1;
         let verdict = verify(&archive, &Options::default()).await.unwrap();
         assert_eq!(verdict.is_clean(), is_clean, "{verdict}");
@@ -849,7 +858,11 @@ async fn an_older_latest_that_is_put_back_is_found() {
     let verdict = copy.verdict().await;
     let newest = "v1/snapshots/dt=2026-11-26/20261126T060000Z-7bf73124.json";
     assert!(
-        has_problem(&verdict, newest, "is newer than the snapshot that latest.json"),
+        has_problem(
+            &verdict,
+            newest,
+            "is newer than the snapshot that latest.json"
+        ),
         "{verdict}"
     );
 }
@@ -860,7 +873,7 @@ async fn a_gap_in_the_schedule_is_a_note_and_a_problem_once_the_interval_is_give
     let aws = local_aws(&world).await;
     let auditor = auditor(&aws, &[]).await;
     for day in [0, 1, 2, 4, 5] {
-        run_at(&auditor, &world, full(day)).await;
+        run_on(&auditor, &world, day).await;
     }
     let root = aws.archive_root().join(BUCKET).join(PREFIX);
     let archive = Source::Folder(root.clone());
@@ -890,7 +903,8 @@ async fn what_an_unfinished_attempt_left_is_noted_and_anything_else_is_a_problem
     let verdict = copy.verdict().await;
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.notes.len(), notes + 1);
-    let text = "no snapshot names 2 objects of the run 20261123T070000Z-0123abcd, first v1/entries/";
+    let text =
+        "no snapshot names 2 objects of the run 20261123T070000Z-0123abcd, first v1/entries/";
     let mut notes = verdict.notes.iter();
     assert!(notes.any(|note| note.starts_with(text)), "{verdict}");
     let foreign = [

@@ -106,6 +106,6 @@ pub use runtime_api::{Outcome, OutcomeKind, RuntimeApi};
 pub use seed::{Mix, SeedOptions};
 pub use server::{LocalAws, LocalAwsBuilder};
 pub use world::{
-    CLASSIC_REGIONS, CreationOutcome, DEFAULT_ACCOUNT, Entry, Report, ResourceType,
+    AccountStates, CLASSIC_REGIONS, CreationOutcome, DEFAULT_ACCOUNT, Entry, Report, ResourceType,
     ResourceTypeOption, RoleOptions, Tag, Transition, World, WorldBuilder,
 };

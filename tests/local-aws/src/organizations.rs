@@ -6,6 +6,7 @@ use crate::caller::Caller;
 use crate::faults::{FaultKind, Faults, PagePosition, Service, Subject};
 use crate::random::hash_of;
 use crate::tokens::{Cursor, PageToken};
+use crate::world::AccountStates;
 use crate::world::World;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -57,6 +58,7 @@ impl Organizations<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &[],
+            has: &|_| false,
             page: position,
         });
         let fault = ruling.kind.as_ref().and_then(|kind| {
@@ -108,7 +110,7 @@ impl Organizations<'_> {
             .iter()
             .skip(start as usize)
             .take(page_size)
-            .map(|(id, status)| account_json(management, id, status))
+            .map(|(id, status)| account_json(management, id, status, state.organization_states))
             .collect();
         let end = start + accounts.len() as u64;
         Ok(AccountPage {
@@ -174,8 +176,8 @@ fn page_size(request: &Value, largest: usize) -> Result<usize, ApiError> {
     }
 }
 
-fn account_json(management: &str, id: &str, status: &str) -> Value {
-    json!({
+fn account_json(management: &str, id: &str, status: &str, states: AccountStates) -> Value {
+    let mut account = json!({
         "Id": id,
         "Arn": format!("arn:aws:organizations::{management}:account/o-localaws00/{id}"),
         "Email": format!("account-{id}@example.com"),
@@ -184,7 +186,17 @@ fn account_json(management: &str, id: &str, status: &str) -> Value {
         "State": status,
         "JoinedMethod": if id == management { "INVITED" } else { "CREATED" },
         "JoinedTimestamp": 1_700_000_000.123,
-    })
+    });
+    let left_out: &[&str] = match states {
+        AccountStates::StateAndStatus => &[],
+        AccountStates::State => &["Status"],
+        AccountStates::Status => &["State"],
+        AccountStates::Neither => &["State", "Status"],
+    };
+    if let Some(fields) = account.as_object_mut() {
+        fields.retain(|name, _| !left_out.contains(&name.as_str()));
+    }
+    account
 }
 
 fn invalid_input(message: &str) -> ApiError {

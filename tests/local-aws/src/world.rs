@@ -221,6 +221,7 @@ pub(crate) struct State {
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) organization: BTreeMap<String, String>,
     pub(crate) organization_page_size: usize,
+    pub(crate) organization_states: AccountStates,
     pub(crate) page_token_lifetime: Duration,
     pub(crate) leaves_out_unknown_reports: bool,
     pub(crate) interleaves_entries: bool,
@@ -478,10 +479,31 @@ impl World {
             .insert(account.to_owned(), status.to_owned());
     }
 
+    /// Sets which of the fields `State` and `Status` the accounts of `ListAccounts` have.
+    ///
+    /// Organizations retires `Status`, and every field is optional.
+    pub fn set_organization_states(&self, states: AccountStates) {
+        self.lock().organization_states = states;
+    }
+
     /// Sets the maximum number of accounts in a page of `ListAccounts`; the default is 20.
     pub fn set_organization_page_size(&self, size: usize) {
         self.lock().organization_page_size = size.max(1);
     }
+}
+
+/// What an account of an organization says about its state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum AccountStates {
+    /// `State` and `Status`.
+    #[default]
+    StateAndStatus,
+    /// Only `State`.
+    State,
+    /// Only `Status`.
+    Status,
+    /// Neither.
+    Neither,
 }
 
 impl WorldBuilder {
@@ -548,6 +570,7 @@ impl WorldBuilder {
                 roles: BTreeMap::new(),
                 sessions: HashMap::new(),
                 organization: BTreeMap::new(),
+                organization_states: AccountStates::default(),
                 organization_page_size: 20,
                 page_token_lifetime: Duration::HOUR,
                 leaves_out_unknown_reports: false,

@@ -134,6 +134,37 @@ fn an_event_arrives_with_lambdas_headers_and_the_response_is_its_outcome() {
 }
 
 #[test]
+fn no_answer_is_lost_if_the_function_asks_again_at_once() {
+    const INVOCATIONS: usize = 2_000;
+    let api = RuntimeApi::start(ARN).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut process = Connection::open(api.address());
+            let mut event = process.next();
+            for _ in 1..INVOCATIONS {
+                let path = "/2018-06-01/runtime/invocation";
+                let id = event.request_id();
+                // Both requests at once, so that the second follows without a pause.
+                let both = format!(
+                    "POST {path}/{id}/response HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}\
+                     GET {path}/next HTTP/1.1\r\nHost: x\r\n\r\n",
+                    event.body.len(),
+                    event.body
+                );
+                process.reader.get_mut().write_all(both.as_bytes()).unwrap();
+                assert_eq!(process.receive().status, 202);
+                event = process.receive();
+            }
+        });
+        for number in 1..INVOCATIONS {
+            let outcome = api.invoke(&number.to_string(), TIMEOUT);
+            assert_eq!(outcome.payload, number, "{outcome:?}");
+        }
+        api.hand_over("0", TIMEOUT).unwrap();
+    });
+}
+
+#[test]
 fn errors_and_init_errors_are_reported_with_their_type() {
     let error = r#"{"errorType": "Refused", "errorMessage": "no"}"#;
     let header = "Lambda-Runtime-Function-Error-Type: Refused\r\n";

@@ -1081,6 +1081,7 @@ fn page_tokens_can_form_a_cycle_in_every_listing() {
         assert!(page.text().contains(ACCOUNT));
         json_token(&page).unwrap()
     };
+    #[expect(clippy::type_complexity, reason = "a type of its own would say less")]
     let listings: [&dyn Fn(Option<&String>) -> String; 2] = [&of_reports, &of_accounts];
     for next_token in listings {
         let mut tokens: Vec<String> = Vec::new();

@@ -7,7 +7,7 @@ use local_aws::{Report, ResourceTypeOption};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// The lines that a report's entries have to become, each once.
+/// The lines that a report's entries must become, each once.
 pub(crate) fn expected_entries(account: &str, region: &str, report: &Report) -> Vec<Value> {
     let line = |consumer: Value, resource_type: Value, usage_count: Value| {
         json!({
@@ -35,7 +35,7 @@ pub(crate) fn expected_entries(account: &str, region: &str, report: &Report) -> 
     once
 }
 
-/// A time as the archive tells it; EC2 tells times in milliseconds.
+/// A time as the archive writes it; EC2 gives times in milliseconds.
 fn written_time(time: Option<OffsetDateTime>) -> Option<String> {
     time.map(|time| {
         let time: Timestamp = local_aws::timestamp(time).parse().unwrap();
@@ -43,39 +43,24 @@ fn written_time(time: Option<OffsetDateTime>) -> Option<String> {
     })
 }
 
-/// The line that a report has to become, without its findings and where its entries are.
+/// The line that a report must become, without its findings and the status of its entries.
 pub(super) fn expected_line(account: &str, region: &str, report: &Report) -> Value {
-    let resource_types: Vec<Value> = report
-        .resource_types
-        .iter()
-        .map(|kind| {
-            let options = kind
-                .options
-                .iter()
-                .map(|ResourceTypeOption { name, values }| json!({"name": name, "values": values}));
-            json!({"resource_type": kind.resource_type, "options": options.collect::<Vec<_>>()})
-        })
-        .collect();
-    let tags: BTreeMap<&str, Option<&str>> = report
-        .tags
-        .iter()
-        .map(|tag| {
-            let key = tag.key.as_deref().unwrap_or_default();
-            (key, tag.value.as_deref())
-        })
-        .collect();
+    let resource_types = report.resource_types.iter().map(|kind| {
+        let options = kind.options.iter();
+        let options: Vec<Value> = options
+            .map(|ResourceTypeOption { name, values }| json!({"name": name, "values": values}))
+            .collect();
+        json!({"resource_type": kind.resource_type, "options": options})
+    });
+    let tags = report.tags.iter().map(|tag| {
+        let key = tag.key.as_deref().unwrap_or_default();
+        (key, tag.value.as_deref())
+    });
     json!({
         "account_id": account, "region": region, "report_id": report.report_id, "image_id": report.image_id,
         "state": report.state, "state_reason": report.state_reason,
         "creation_time": written_time(report.creation_time), "expiration_time": written_time(report.expiration_time),
-        "resource_types": resource_types, "requested_account_ids": report.account_ids, "tags": tags,
+        "resource_types": resource_types.collect::<Vec<_>>(), "requested_account_ids": report.account_ids,
+        "tags": tags.collect::<BTreeMap<_, _>>(),
     })
-}
-
-/// Tells how many lines are bare ones, and gives the others, sorted.
-pub(super) fn apart(lines: impl Iterator<Item = Value>, bare: &Value) -> (usize, Vec<String>) {
-    let (bare, others): (Vec<Value>, Vec<Value>) = lines.partition(|line| line == bare);
-    let mut others: Vec<String> = others.iter().map(Value::to_string).collect();
-    others.sort();
-    (bare.len(), others)
 }

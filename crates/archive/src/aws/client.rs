@@ -1,4 +1,4 @@
-//! The way to AWS: credentials, endpoints, retries, time-outs.
+//! The configuration that all SDK clients share: credentials, endpoints, retries, timeouts.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use crate::domain::target::Region;
 
 /// Attempts of one call, the first included.
 ///
-/// With the back-off below, the last one starts 20 to 45 seconds after the first: long enough to sit out
-/// an empty token bucket of EC2 (refilled at 20 calls a second) and a short disturbance, and many enough
-/// that a service which fails half of all calls loses 1 of 30,000.
+/// With the backoff below, the last one starts 20 to 45 seconds after the first: long enough to outlast an
+/// empty token bucket of EC2 (refilled at 20 calls a second) and a short disturbance, and enough attempts
+/// that a service which fails half of all calls fails 1 of 30,000 in the end.
 const MAX_ATTEMPTS: u32 = 15;
 
-/// The wait before the first retry, at most; each further one waits up to twice as long.
+/// The longest wait before the first retry; each further one waits up to twice as long.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The longest wait before a retry.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// One attempt, from sending to the last byte of the answer. A page of 1,000 reports is below 2 MB, a part
-/// of an upload 5 MiB; whatever takes longer hangs.
+/// One attempt, from sending to the last byte of the response. A page of 1,000 reports is below 2 MB, a part
+/// of an upload 5 MiB; a longer call is considered hung.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// All attempts of one call: a service that hangs each time shall not hold a target for the whole run.
+/// All attempts of one call: a service that hangs each time must not block a target for the whole run.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The way to AWS: credentials, endpoints, and the one HTTP client that all SDK clients share.
+/// The configuration that all SDK clients share: credentials, endpoints, and one HTTP client.
 #[derive(Clone, Debug)]
 pub struct Aws {
     config: SdkConfig,
 }
 
 impl Aws {
-    /// Reads credentials, Region and endpoints where every AWS tool does: in Lambda, from the
+    /// Reads credentials, Region and endpoints from where every AWS tool does; in Lambda, that is the
     /// function's environment.
     pub async fn from_environment() -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Aws {
         }
     }
 
-    /// Talks to a local AWS: everything at one endpoint, with an access key that it knows.
+    /// Connects to a local AWS: everything at one endpoint, with an access key that it knows.
     pub async fn at_endpoint(endpoint: &str, region: &Region, access_key_id: &str) -> Self {
         let credentials = Credentials::new(access_key_id, "secret", None, None, "LocalAws");
         let loader = loader(http::client())
@@ -59,17 +59,17 @@ impl Aws {
         }
     }
 
-    /// The function's own Region; `None` where the environment names none, or none of the right form.
+    /// Returns the configured Region; `None` if there is none, or if it is malformed.
     pub fn region(&self) -> Option<Region> {
         self.config.region()?.as_ref().parse().ok()
     }
 
-    /// The settings that every SDK client shares.
+    /// Returns the configuration that every SDK client shares.
     pub fn config(&self) -> &SdkConfig {
         &self.config
     }
 
-    /// The archive's bucket.
+    /// Returns a bucket.
     pub fn bucket(&self, name: &str) -> Bucket {
         Bucket::new(&self.config, name)
     }
@@ -92,15 +92,15 @@ pub(super) fn loader(http_client: SharedHttpClient) -> ConfigLoader {
         )
 }
 
-/// The retries that the clients of one partition may use up in all: each costs up to 14 of these.
+/// The retry tokens of one partition: each retry costs up to 14 of them.
 ///
 /// The SDK's default of 500 is meant for clients with many calls in flight. Here a target has one, and
-/// each retry of it waits longer: that alone bounds the load on AWS.
+/// each of its retries waits longer: that alone bounds the load on AWS.
 const RETRY_TOKENS: usize = 100_000;
 
-/// Gives a client retry tokens of its own.
+/// Returns a partition of retry tokens for one client.
 ///
-/// By default all accounts share those of a service and Region for as long as the process lives: one
+/// By default all accounts share the tokens of a service and Region for the lifetime of the process: one
 /// throttled account would use up the retries of the others, in this run and the next.
 pub fn retry_partition(name: String) -> RetryPartition {
     RetryPartition::custom(name)
@@ -108,7 +108,7 @@ pub fn retry_partition(name: String) -> RetryPartition {
         .build()
 }
 
-/// The Region as the SDK names it.
+/// Converts a Region to the SDK's type.
 pub fn sdk_region(region: &Region) -> SdkRegion {
     SdkRegion::new(region.as_str().to_owned())
 }

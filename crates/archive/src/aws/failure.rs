@@ -76,8 +76,8 @@ impl CallFailure {
         }
     }
 
-    /// Whether an object is there and cannot be read, now and later: access or its KMS key is denied, or it is
-    /// in Glacier.
+    /// Returns whether an object exists but cannot be read, now or later: access to it or to its KMS key is
+    /// denied, or it is in Glacier.
     pub fn is_unreadable(&self) -> bool {
         self.kind == FailureKind::Denied
             || self.code == "InvalidObjectState"
@@ -154,7 +154,7 @@ where
     }
 }
 
-/// An error that a service answered, with its HTTP status.
+/// Returns the failure that a service reported with this HTTP status.
 fn service_error<E>(error: &E, status: u16) -> CallFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -194,7 +194,7 @@ fn with_bucket_region(mut failure: CallFailure, answer: &HttpResponse) -> CallFa
     failure
 }
 
-/// The code of a call that no service answered.
+/// Returns the code of a call that no service answered.
 fn unanswered<E>(error: &SdkError<E, HttpResponse>) -> (ErrorCode, FailureKind)
 where
     E: Error + 'static,
@@ -227,7 +227,7 @@ fn kind_of(code: &str, status: u16) -> FailureKind {
         "InvalidParameterCombination" => FailureKind::PageSizeBesideIds,
         "PreconditionFailed" => FailureKind::ConditionFailed,
         "ConditionalRequestConflict" | "OperationAborted" => FailureKind::Conflict,
-        // S3 answers `NotFound` where an answer has no body.
+        // S3's code if its response has no body.
         "NoSuchKey" | "NoSuchUpload" | "NoSuchVersion" | "NotFound" => FailureKind::NotFound,
         // EC2's codes name the thing: `InvalidImageUsageReportId.NotFound`.
         _ if code.ends_with(".NotFound") => FailureKind::NotFound,

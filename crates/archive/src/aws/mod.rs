@@ -1,6 +1,6 @@
-//! The way to AWS, and its S3.
+//! The connection to AWS: configuration, the HTTP client, failures, and S3.
 //!
-//! Each call is boxed: its future has several kilobytes, which all that waits for it would have too.
+//! Each call is boxed: its future has several kilobytes, which every future that awaits it would have too.
 
 mod client;
 mod failure;

@@ -1,18 +1,18 @@
-//! Retries for answers that broke off.
+//! Retries for interrupted responses.
 
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
-/// Has a call sent again whose answer was cut short, ill-formed or otherwise not to be read.
+/// Retries a call whose response was truncated, malformed or otherwise unreadable.
 ///
-/// The SDK's own classifiers retry a connection that fails before the answer, but not one that fails
-/// in the middle of it. Every call of the auditor may be sent twice.
+/// The SDK's own classifiers retry a connection that fails before the response, but not one that fails in
+/// the middle of it. Every call of the auditor may be sent twice.
 #[derive(Debug)]
 pub struct RetryBrokenResponses;
 
 impl ClassifyRetry for RetryBrokenResponses {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        // A success that could not be decoded comes as an error of the operation.
+        // A success that could not be decoded is an error of the operation.
         let undecoded = context
             .response()
             .is_some_and(|response| response.status().is_success());

@@ -1,4 +1,4 @@
-//! The archive's bucket.
+//! A bucket, and the calls that an archive needs.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use super::write_headers::WriteHeaders;
 use super::xml_guard::RejectBrokenXml;
 use crate::domain::error_code::ErrorCode;
 
-/// A bucket, and the calls that the archive needs of it.
+/// A bucket.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
@@ -27,16 +27,16 @@ pub struct Bucket {
     write_headers: WriteHeaders,
 }
 
-/// An object as it was read.
+/// An object that was read.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// Its bytes.
     pub bytes: Bytes,
-    /// What S3 tells of it.
+    /// S3's facts about it.
     pub facts: StoredFacts,
 }
 
-/// What S3 tells of an object.
+/// S3's facts about an object.
 #[derive(Clone, Debug)]
 pub struct StoredFacts {
     /// Its entity tag, for a conditional write.
@@ -52,20 +52,20 @@ pub struct NewObject<'a> {
     pub key: &'a str,
     /// Its media type.
     pub content_type: &'a str,
-    /// Its bytes; shared, so that another try costs no copy.
+    /// Its bytes; shared, so another attempt costs no copy.
     pub bytes: Bytes,
     /// The SHA-256 of the bytes.
     pub sha256: &'a Sha256Digest,
 }
 
-/// When a write may take place.
+/// The condition of a write.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// Only where no object has the key.
+    /// No object has the key.
     Absent,
-    /// Only where the object is still the one with this entity tag.
+    /// The object still has this entity tag.
     Unchanged(String),
-    /// Whatever is there.
+    /// None: an existing object is replaced.
     Always,
 }
 
@@ -82,28 +82,28 @@ impl Condition {
     }
 }
 
-/// A multipart upload under way.
+/// A multipart upload in progress.
 #[derive(Clone, Debug)]
 pub struct Upload {
     key: String,
     upload_id: String,
 }
 
-/// A part that S3 has taken.
+/// A part that S3 has accepted.
 #[derive(Clone, Debug)]
 pub struct UploadedPart(CompletedPart);
 
-/// The patience with bodies that break off: the SDK's own retries end where a body starts.
+/// Bounded retries for interrupted bodies, which the SDK does not retry.
 #[derive(Default, Debug)]
 pub struct ReadAttempts(u32);
 
 impl ReadAttempts {
     const MOST: u32 = 4;
 
-    /// Lets the object be read once more.
+    /// Permits another attempt.
     ///
     /// # Errors
-    /// Gives the failure back where that would not help, or was done often enough.
+    /// Returns the failure if another attempt would not help, or if there were enough.
     pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
         self.0 += 1;
         if failure.kind != FailureKind::Transient || self.0 == Self::MOST {
@@ -118,7 +118,7 @@ pub type Sha256Digest = [u8; 32];
 
 impl Bucket {
     pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
-        // An endpoint of its own (a local S3) rarely has a host name for each bucket.
+        // A custom endpoint (a local S3) rarely has a host name for each bucket.
         let own_endpoint =
             config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
         let config = aws_sdk_s3::config::Builder::from(config)
@@ -141,7 +141,7 @@ impl Bucket {
         }
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -150,7 +150,7 @@ impl Bucket {
     /// object.
     ///
     /// # Errors
-    /// Fails as S3 does, after the SDK's retries, and when the body breaks off.
+    /// Fails as S3 does, after the SDK's retries, and if the body is interrupted.
     pub async fn read(
         &self,
         key: &str,
@@ -173,9 +173,8 @@ impl Bucket {
         };
         let read = async {
             while let Some(chunk) = answer.body.next().await {
-                let broken = |error| {
-                    CallFailure::malformed(format!("reading the object broke off: {error}"))
-                };
+                let broken =
+                    |error| CallFailure::malformed(format!("the body was interrupted: {error}"));
                 each_chunk(&chunk.map_err(broken)?);
             }
             Ok(())
@@ -183,11 +182,11 @@ impl Bucket {
         let read = tokio::time::timeout(CALL_TIMEOUT, read).await;
         read.unwrap_or_else(|_| {
             Err(CallFailure::malformed(
-                "reading the object took too long".to_owned(),
+                "reading the body took too long".to_owned(),
             ))
         })?;
         let etag = answer.e_tag.ok_or_else(|| {
-            CallFailure::malformed("S3 gave no entity tag for the object".to_owned())
+            CallFailure::malformed("S3 returned no entity tag for the object".to_owned())
         })?;
         Ok(Some(StoredFacts {
             etag,
@@ -247,7 +246,7 @@ impl Bucket {
     /// Lists every key that starts with the prefix, with the object's size in bytes.
     ///
     /// # Errors
-    /// Fails as S3 does, after the SDK's retries, and when the listing has no end.
+    /// Fails as S3 does, after the SDK's retries, and if the listing never ends.
     pub async fn list(&self, prefix: &str) -> Result<BTreeMap<String, u64>, CallFailure> {
         let mut listed = BTreeMap::new();
         let mut cycle = TokenCycle::default();
@@ -273,7 +272,7 @@ impl Bucket {
                 };
                 if !key.starts_with(prefix) {
                     return Err(CallFailure::malformed(format!(
-                        "S3 listed {key}, which nobody asked for"
+                        "S3 listed {key}, which is not below {prefix}"
                     )));
                 }
                 listed.insert(key, bytes);
@@ -314,7 +313,7 @@ impl Bucket {
             .bucket(&self.name)
             .key(object.key)
             .content_type(object.content_type)
-            // Named too: S3 takes nothing into a bucket with Object Lock without it.
+            // Named too: a bucket with Object Lock refuses writes without it.
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(BASE64.encode(object.sha256))
             .set_server_side_encryption(self.write_headers.sse())
@@ -349,7 +348,7 @@ impl Bucket {
             .await?;
         let upload_id = answer
             .upload_id
-            .ok_or_else(|| CallFailure::malformed("S3 gave no ID for the upload".to_owned()))?;
+            .ok_or_else(|| CallFailure::malformed("S3 returned no ID for the upload".to_owned()))?;
         Ok(Upload {
             key: key.to_owned(),
             upload_id,
@@ -389,7 +388,7 @@ impl Bucket {
         Ok(UploadedPart(part))
     }
 
-    /// Makes an object of the parts, and returns its version.
+    /// Completes an upload, and returns the version of the object.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries.
@@ -419,7 +418,7 @@ impl Bucket {
         Ok(version(answer.version_id))
     }
 
-    /// Gives an upload up, so that its parts cost nothing more.
+    /// Aborts an upload so that its parts are no longer billed.
     ///
     /// # Errors
     /// Fails as S3 does, after the SDK's retries.
@@ -434,8 +433,8 @@ impl Bucket {
     }
 }
 
-/// The version that an object can be told by for good: objects written while a bucket's versions are
-/// suspended all bear the ID `null`, and replace each other.
+/// Returns the ID that identifies a version for good: objects written while versioning is suspended all have
+/// the ID `null`, and replace each other.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/AddingObjectstoVersionSuspendedBuckets.html>
 fn version(id: Option<String>) -> Option<String> {

@@ -18,7 +18,7 @@ pub struct WriteHeaders {
 pub enum Encryption {
     /// With a key that S3 manages.
     Aes256,
-    /// With a KMS key: the bucket's default, or AWS's own for S3, if none is named.
+    /// With a KMS key: the one that AWS manages for S3, if none is named.
     Kms {
         /// The key's ARN.
         key_arn: Option<String>,

@@ -1,10 +1,9 @@
-//! A guard against answers that the SDK would read only in part.
+//! A guard against responses that the SDK would read only in part.
 //!
-//! The SDK's XML decoder recovers silently from a document that is cut short or ill-formed: it hands
-//! out what it found so far as if that were all. It also takes only the first stretch of an element's
-//! text: what a CDATA section holds, or what comes after a comment, it drops. For a claim of
-//! completeness that is the worst kind of success, so every answer that it decodes is checked before it is
-//! believed.
+//! The SDK's XML decoder recovers silently from a truncated or malformed document: it returns what it has
+//! found so far as if that were everything. It also takes only the first piece of an element's text: it drops
+//! a CDATA section, and whatever follows a comment. For a claim of completeness that is the worst kind of
+//! success, so every response that it decodes is checked first.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
@@ -14,8 +13,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// Turns a successful answer whose XML isn't a whole, well-formed document into an error, which the SDK
-/// retries.
+/// Turns a successful response whose XML is not one complete, well-formed document into an error, which the
+/// SDK retries.
 #[derive(Debug)]
 pub struct RejectBrokenXml;
 
@@ -35,14 +34,14 @@ impl Intercept for RejectBrokenXml {
         if !response.status().is_success() {
             return Ok(());
         }
-        let body = response.body().bytes().ok_or("the answer was not read")?;
+        let body = response.body().bytes().ok_or("the response was not read")?;
         check_whole_document(body)
             .map(|_| ())
             .map_err(BoxError::from)
     }
 }
 
-const DIVIDED_TEXT: &str = "the answer has a text with a comment inside";
+const DIVIDED_TEXT: &str = "the response has a text with a comment inside";
 
 /// Returns the name of a document's root element.
 ///
@@ -52,12 +51,12 @@ pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
     let mut reader = Reader::from_reader(document);
     let mut root = String::new();
     let (mut depth, mut roots) = (0_usize, 0_usize);
-    // What the innermost element has had since its start tag, as long as that is text only.
+    // Whether the innermost element has had text since its start tag, and then a comment.
     let (mut text, mut interrupted) = (false, false);
     loop {
         let event = reader
             .read_event()
-            .map_err(|error| format!("the answer is no well-formed XML: {error}"))?;
+            .map_err(|error| format!("the response is not well-formed XML: {error}"))?;
         match event {
             Event::Start(tag) => {
                 if depth == 0 {
@@ -84,7 +83,7 @@ pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
             }
             Event::GeneralRef(_) if interrupted => return Err(DIVIDED_TEXT.to_owned()),
             Event::Text(_) | Event::GeneralRef(_) => text = true,
-            Event::CData(_) => return Err("the answer has a CDATA section".to_owned()),
+            Event::CData(_) => return Err("the response has a CDATA section".to_owned()),
             Event::Comment(_) | Event::PI(_) => interrupted = text,
             Event::Decl(_) | Event::DocType(_) => {}
             Event::Eof => break,
@@ -92,9 +91,11 @@ pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
     }
     match (roots, depth) {
         (1, 0) => Ok(root),
-        (_, 0) => Err(format!("the answer has {roots} root elements and not one")),
+        (_, 0) => Err(format!(
+            "the response has {roots} root elements instead of one"
+        )),
         _ => Err(format!(
-            "the answer was cut short: {depth} elements are not closed"
+            "the response was truncated: {depth} elements are not closed"
         )),
     }
 }

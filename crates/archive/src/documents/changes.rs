@@ -1,82 +1,85 @@
-//! What is different from the last run: findings that opened or were resolved, reports that came and went.
+//! The changes since the previous run: findings opened and resolved, reports appeared, gone and changed.
+
+use std::ops::AddAssign;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_fields::add_fields;
 use crate::domain::findings::{FindingKind, FindingSet, finding_id};
 use crate::domain::report::ReportState;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::top_list::TopList;
 
-/// What is different from the snapshot that `previous` names.
+/// The changes since the snapshot that `previous` names.
 ///
-/// Replayed from the first snapshot on, the changes give the findings and reports of the last one, as long
-/// as every list is whole and every target was read. Reports without an ID are left out, for nothing tells
-/// them apart.
+/// Replayed from the first snapshot on, the changes yield the findings and reports of the last one, as long
+/// as nothing is omitted from a list and every target was read. Reports without an ID are left out, because
+/// they cannot be told apart.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
-    /// Findings by what became of them.
+    /// Findings by change.
     pub findings: FindingChanges,
-    /// The IDs of findings that were not there before, sorted.
+    /// IDs of new findings, sorted.
     pub opened: Vec<String>,
-    /// The findings that opened and are not listed.
+    /// How many opened findings are not listed.
     pub opened_omitted: u64,
-    /// The IDs of findings that hold no more, sorted.
+    /// IDs of findings that no longer apply, sorted.
     pub resolved: Vec<String>,
-    /// The findings that were resolved and are not listed.
+    /// How many resolved findings are not listed.
     pub resolved_omitted: u64,
-    /// Reports by what became of them.
+    /// Reports by change.
     pub reports: ReportChanges,
-    /// Reports that were not there before, sorted.
+    /// New reports, sorted.
     pub appeared: Vec<AppearedReport>,
-    /// The reports that appeared and are not listed.
+    /// How many new reports are not listed.
     pub appeared_omitted: u64,
-    /// Reports that EC2 lists no more, sorted.
+    /// Reports that EC2 no longer lists, sorted.
     pub gone: Vec<GoneReport>,
-    /// The reports that are gone and not listed.
+    /// How many reports that are gone are not listed.
     pub gone_omitted: u64,
-    /// Reports of another state than before, sorted.
+    /// Reports whose state has changed, sorted.
     pub changed_state: Vec<ChangedReport>,
-    /// The reports of another state that are not listed.
+    /// How many reports with a changed state are not listed.
     pub changed_state_omitted: u64,
-    /// `account_id/region` of the targets that the previous run had not, sorted.
+    /// `account_id/region` of the targets that the previous run did not have, sorted.
     pub targets_added: Vec<String>,
-    /// `account_id/region` of the targets that only the previous run had, sorted; what is known of them is
-    /// neither resolved nor gone.
+    /// `account_id/region` of the targets that only the previous run had, sorted; their findings are not
+    /// resolved, and their reports are not gone.
     pub targets_removed: Vec<String>,
-    /// `account_id/region` of the targets of which the earlier objects are lost or damaged, sorted.
+    /// `account_id/region` of the targets whose earlier objects are missing or damaged, sorted.
     pub targets_not_compared: Vec<String>,
 }
 
-/// Findings by what became of them.
+/// Findings by change.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FindingChanges {
-    /// Not there before.
+    /// New ones.
     pub opened: u64,
-    /// There before, and now.
+    /// Those that still apply.
     pub continuing: u64,
-    /// There before, and not now, in a target that was read to its end.
+    /// Those that no longer apply, in targets that were read completely.
     pub resolved: u64,
-    /// There before; the target could not be read to its end, and the report was not seen.
+    /// Those of reports that were not seen, in targets that could not be read completely.
     pub unseen: u64,
 }
 
-/// Reports by what became of them.
+/// Reports by change.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ReportChanges {
-    /// Not there before.
+    /// New ones.
     pub appeared: u64,
-    /// There before, and not now, in a target that was read to its end.
+    /// Those that EC2 no longer lists, in targets that were read completely.
     pub gone: u64,
-    /// Of those that are gone, the ones that were available and whose entries nobody archived.
+    /// Of those that are gone, the available ones whose entries were never archived.
     pub gone_unarchived: u64,
-    /// Of another state than before.
+    /// Those whose state has changed.
     pub changed_state: u64,
-    /// There before; the target could not be read to its end, and the report was not seen.
+    /// Those of reports that were not seen, in targets that could not be read completely.
     pub unseen: u64,
 }
 
-/// A report that was not there before.
+/// A new report.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AppearedReport {
     /// The account that owns the AMI.
@@ -85,13 +88,13 @@ pub struct AppearedReport {
     pub region: Region,
     /// The report.
     pub report_id: String,
-    /// The AMI that it is about.
+    /// The AMI that the report is about.
     pub image_id: Option<String>,
     /// Its state.
     pub state: Option<ReportState>,
 }
 
-/// A report that EC2 lists no more.
+/// A report that EC2 no longer lists.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GoneReport {
     /// The account that owns the AMI.
@@ -100,13 +103,13 @@ pub struct GoneReport {
     pub region: Region,
     /// The report.
     pub report_id: String,
-    /// The AMI that it was about.
+    /// The AMI that the report was about.
     pub image_id: Option<String>,
-    /// Whether its entries are in the archive.
+    /// Whether its entries are archived.
     pub archived: bool,
 }
 
-/// A report of another state than before.
+/// A report whose state has changed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ChangedReport {
     /// The account that owns the AMI.
@@ -115,15 +118,15 @@ pub struct ChangedReport {
     pub region: Region,
     /// The report.
     pub report_id: String,
-    /// The AMI that it is about.
+    /// The AMI that the report is about.
     pub image_id: Option<String>,
-    /// The state before.
+    /// The previous state.
     pub from: Option<ReportState>,
-    /// The state now.
+    /// The current state.
     pub to: Option<ReportState>,
 }
 
-/// A report of a target, as the changes tell of it.
+/// A report of a target, as the changes name it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// The target.
@@ -148,7 +151,7 @@ pub struct ChangeTally {
 }
 
 impl ChangeTally {
-    /// Tells of a target of which nothing can be said, for what was known of it is lost or damaged.
+    /// Makes the changes of a target that cannot be compared because its earlier objects are missing or damaged.
     pub fn not_compared(target: &Target) -> Self {
         Self {
             not_compared: vec![target.to_string()],
@@ -156,17 +159,17 @@ impl ChangeTally {
         }
     }
 
-    /// Whether there is something to compare with.
+    /// Returns whether the target can be compared.
     pub fn compares(&self) -> bool {
         self.not_compared.is_empty()
     }
 
-    /// Counts the findings of a report that are what they were.
+    /// Counts the findings of a report that has not changed.
     pub fn add_continuing(&mut self, findings: FindingSet) {
         self.findings.continuing += findings.iter().count() as u64;
     }
 
-    /// Compares a report's findings with those it had, and lists what is different.
+    /// Compares a report's findings with the previous ones, and lists the changes.
     pub fn compare_findings(&mut self, subject: Subject<'_>, before: FindingSet, now: FindingSet) {
         let id = |kind: FindingKind| finding_id(subject.target, Some(subject.report_id), kind);
         for kind in FindingKind::ALL {
@@ -185,7 +188,7 @@ impl ChangeTally {
         }
     }
 
-    /// Takes in a report that was not there before.
+    /// Adds a new report.
     pub fn add_appeared(&mut self, subject: Subject<'_>, state: Option<&ReportState>) {
         self.reports.appeared += 1;
         let Target { account_id, region } = subject.target.clone();
@@ -198,7 +201,7 @@ impl ChangeTally {
         });
     }
 
-    /// Takes in a report that EC2 lists no more.
+    /// Adds a report that EC2 no longer lists.
     pub fn add_gone(
         &mut self,
         subject: Subject<'_>,
@@ -221,13 +224,13 @@ impl ChangeTally {
         });
     }
 
-    /// Counts a report of a target that was not read to its end, and that was not seen.
+    /// Counts a report that was not seen, in a target that was not read completely.
     pub fn add_unseen(&mut self, findings: FindingSet) {
         self.reports.unseen += 1;
         self.findings.unseen += findings.iter().count() as u64;
     }
 
-    /// Takes in a report of another state than before.
+    /// Adds a report whose state has changed.
     pub fn add_changed_state(
         &mut self,
         subject: Subject<'_>,
@@ -246,36 +249,7 @@ impl ChangeTally {
         });
     }
 
-    /// Takes in the changes of another target.
-    pub fn merge(&mut self, other: Self) {
-        let Self {
-            findings,
-            opened,
-            resolved,
-            reports,
-            appeared,
-            gone,
-            changed_state,
-            not_compared,
-        } = other;
-        self.findings.opened += findings.opened;
-        self.findings.continuing += findings.continuing;
-        self.findings.resolved += findings.resolved;
-        self.findings.unseen += findings.unseen;
-        self.opened.merge(opened);
-        self.resolved.merge(resolved);
-        self.reports.appeared += reports.appeared;
-        self.reports.gone += reports.gone;
-        self.reports.gone_unarchived += reports.gone_unarchived;
-        self.reports.changed_state += reports.changed_state;
-        self.reports.unseen += reports.unseen;
-        self.appeared.merge(appeared);
-        self.gone.merge(gone);
-        self.changed_state.merge(changed_state);
-        self.not_compared.extend(not_compared);
-    }
-
-    /// The document.
+    /// Returns the document.
     pub fn into_changes(self, targets_added: Vec<String>, targets_removed: Vec<String>) -> Changes {
         let Self {
             findings,
@@ -287,28 +261,53 @@ impl ChangeTally {
             changed_state,
             not_compared: mut targets_not_compared,
         } = self;
-        let opened = opened.into_sorted_vec();
-        let resolved = resolved.into_sorted_vec();
-        let appeared = appeared.into_sorted_vec();
-        let gone = gone.into_sorted_vec();
-        let changed_state = changed_state.into_sorted_vec();
+        let (opened, opened_omitted) = listed(opened, findings.opened);
+        let (resolved, resolved_omitted) = listed(resolved, findings.resolved);
+        let (appeared, appeared_omitted) = listed(appeared, reports.appeared);
+        let (gone, gone_omitted) = listed(gone, reports.gone);
+        let (changed_state, changed_state_omitted) = listed(changed_state, reports.changed_state);
         targets_not_compared.sort();
         Changes {
             findings,
-            opened_omitted: findings.opened - opened.len() as u64,
             opened,
-            resolved_omitted: findings.resolved - resolved.len() as u64,
+            opened_omitted,
             resolved,
+            resolved_omitted,
             reports,
-            appeared_omitted: reports.appeared - appeared.len() as u64,
             appeared,
-            gone_omitted: reports.gone - gone.len() as u64,
+            appeared_omitted,
             gone,
-            changed_state_omitted: reports.changed_state - changed_state.len() as u64,
+            gone_omitted,
             changed_state,
+            changed_state_omitted,
             targets_added,
             targets_removed,
             targets_not_compared,
         }
+    }
+}
+
+/// Returns what is listed, in order, and how many of the total are omitted.
+fn listed<T: Ord>(list: TopList<T>, total: u64) -> (Vec<T>, u64) {
+    let listed = list.into_sorted_vec();
+    let omitted = total - listed.len() as u64;
+    (listed, omitted)
+}
+
+add_fields! {
+    FindingChanges { opened, continuing, resolved, unseen }
+    ReportChanges { appeared, gone, gone_unarchived, changed_state, unseen }
+}
+
+impl AddAssign for ChangeTally {
+    fn add_assign(&mut self, other: Self) {
+        self.findings += other.findings;
+        self.opened += other.opened;
+        self.resolved += other.resolved;
+        self.reports += other.reports;
+        self.appeared += other.appeared;
+        self.gone += other.gone;
+        self.changed_state += other.changed_state;
+        self.not_compared.extend(other.not_compared);
     }
 }

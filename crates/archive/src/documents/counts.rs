@@ -1,26 +1,27 @@
-//! Everything that a run counts.
+//! The totals of a run.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::add_fields::add_fields;
 use super::ledger::TargetStatus;
 use crate::domain::entries_status::EntriesStatus;
 use crate::domain::findings::{FindingKind, FindingSet};
 use crate::domain::report::ReportState;
 use crate::domain::run_id::RunId;
 
-/// Whether a run saw all that it was told to look at.
+/// Whether a run read everything that it was asked to audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Every target was read to its end, or its Region isn't enabled.
+    /// Every target was read completely, or its Region is not enabled.
     Complete,
     /// At least one target is incomplete or failed.
     Partial,
 }
 
 impl RunStatus {
-    /// The word that stands in the archive.
+    /// Returns the word that is written in the archive.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -29,7 +30,7 @@ impl RunStatus {
     }
 }
 
-/// Everything that a run counted.
+/// The totals of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Targets by status.
@@ -44,7 +45,7 @@ pub struct Counts {
 
 /// Targets by status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the status of its name")]
+#[expect(missing_docs, reason = "each field counts the status of its name")]
 pub struct TargetCounts {
     pub complete: u64,
     pub incomplete: u64,
@@ -52,9 +53,9 @@ pub struct TargetCounts {
     pub skipped: u64,
 }
 
-/// Reports by state; `other` counts the states that this version doesn't know, and missing ones.
+/// Reports by state; `other` counts missing states and those unknown to this version.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the state of its name")]
+#[expect(missing_docs, reason = "each field counts the state of its name")]
 pub struct ReportCounts {
     pub total: u64,
     pub available: u64,
@@ -65,7 +66,7 @@ pub struct ReportCounts {
 
 /// Findings by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the kind of its name")]
+#[expect(missing_docs, reason = "each field counts the kind of its name")]
 pub struct FindingCounts {
     pub total: u64,
     pub unarchived: u64,
@@ -79,18 +80,18 @@ pub struct FindingCounts {
 
 /// Reports by where their entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "each member counts the status of its name")]
+#[expect(missing_docs, reason = "each field counts the status of its name")]
 pub struct EntriesCounts {
     pub archived: u64,
     pub pending: u64,
     pub not_available: u64,
     pub failed: u64,
-    /// Of those that are archived, the ones that this run fetched.
+    /// Of the archived ones, those that this run fetched.
     pub fetched: u64,
 }
 
 impl Counts {
-    /// Counts one report, its findings and its entries; `run_id` is the run that counts.
+    /// Counts one report, its findings and its entries; `run_id` is the current run.
     pub fn add_report(
         &mut self,
         state: Option<&ReportState>,
@@ -138,62 +139,7 @@ impl Counts {
         } += 1;
     }
 
-    /// Adds what another part of the run counted.
-    pub fn merge(&mut self, other: &Self) {
-        let Self {
-            targets,
-            reports,
-            findings,
-            entries,
-        } = other;
-        let TargetCounts {
-            complete,
-            incomplete,
-            failed,
-            skipped,
-        } = targets;
-        self.targets.complete += complete;
-        self.targets.incomplete += incomplete;
-        self.targets.failed += failed;
-        self.targets.skipped += skipped;
-        let ReportCounts {
-            total,
-            available,
-            pending,
-            error,
-            other,
-        } = reports;
-        self.reports.total += total;
-        self.reports.available += available;
-        self.reports.pending += pending;
-        self.reports.error += error;
-        self.reports.other += other;
-        self.entries.archived += entries.archived;
-        self.entries.pending += entries.pending;
-        self.entries.not_available += entries.not_available;
-        self.entries.failed += entries.failed;
-        self.entries.fetched += entries.fetched;
-        let FindingCounts {
-            total,
-            unarchived,
-            expiring,
-            expired,
-            failed,
-            stuck,
-            unrecognised_state,
-            undated,
-        } = findings;
-        self.findings.total += total;
-        self.findings.unarchived += unarchived;
-        self.findings.expiring += expiring;
-        self.findings.expired += expired;
-        self.findings.failed += failed;
-        self.findings.stuck += stuck;
-        self.findings.unrecognised_state += unrecognised_state;
-        self.findings.undated += undated;
-    }
-
-    /// The status of a run that counted this.
+    /// Returns the status of a run with these totals.
     pub fn run_status(&self) -> RunStatus {
         match self.targets {
             TargetCounts {
@@ -204,4 +150,12 @@ impl Counts {
             _ => RunStatus::Partial,
         }
     }
+}
+
+add_fields! {
+    Counts { targets, reports, findings, entries }
+    TargetCounts { complete, incomplete, failed, skipped }
+    ReportCounts { total, available, pending, error, other }
+    FindingCounts { total, unarchived, expiring, expired, failed, stuck, unrecognised_state, undated }
+    EntriesCounts { archived, pending, not_available, failed, fetched }
 }

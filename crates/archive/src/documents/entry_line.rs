@@ -19,18 +19,18 @@ pub struct EntryLine {
     pub report_id: String,
     /// The AMI that the report is about.
     pub image_id: Option<String>,
-    /// When the report was asked for.
+    /// When the report was requested.
     pub report_creation_time: Option<Timestamp>,
     /// The account that uses the AMI; `None` for a report that observed no usage.
     pub consumer_account_id: Option<String>,
-    /// The kind of resource that uses it; `None` for a report that observed no usage.
+    /// The type of the resources that use it; `None` for a report that observed no usage.
     pub resource_type: Option<String>,
-    /// How many resources of the kind use it; 0 for a report that observed no usage.
+    /// How many resources of the type use it; 0 for a report that observed no usage.
     pub usage_count: Option<i64>,
 }
 
 impl EntryLine {
-    /// Puts an entry on a line, under the report that was asked for.
+    /// Makes the line of an entry of the report that was asked for.
     pub fn new(target: &Target, report_id: &str, entry: UsageEntry) -> Self {
         let Target { account_id, region } = target.clone();
         Self {
@@ -45,14 +45,14 @@ impl EntryLine {
         }
     }
 
-    /// Whether this tells that a report has no entries.
+    /// Returns whether this line states that a report has no entries.
     pub fn is_no_usage_observed(&self) -> bool {
         self.consumer_account_id.is_none()
             && self.resource_type.is_none()
             && self.usage_count == Some(0)
     }
 
-    /// Tells that a report has no entries.
+    /// Makes the line which states that a report has no entries.
     pub fn no_usage_observed(
         target: &Target,
         report_id: &str,

@@ -5,32 +5,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::target::{AccountId, Region, Target};
 
-/// What a run did for one target, as the ledger tells it.
+/// The line of the ledger for one target.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerLine {
-    /// The account that was looked at.
+    /// The account that was audited.
     pub account_id: AccountId,
-    /// The Region that was looked at.
+    /// The Region that was audited.
     pub region: Region,
-    /// How far the look got.
+    /// How completely the target was audited.
     pub status: TargetStatus,
     /// The pages of the listing that were read.
     pub pages: u64,
     /// The reports that are archived.
     pub reports: u64,
-    /// Why the look broke off, or why there was none; `None` for a complete target.
+    /// Why the audit was interrupted, or why there was none; `None` for a complete target.
     pub error: Option<TargetError>,
-    /// Where the reports lie; `None` where nothing was read.
+    /// The object with the reports; `None` if nothing was read.
     pub object: Option<ArchivedObject>,
-    /// Where the entries lie that this run fetched; `None` where it fetched none.
+    /// The object with the entries that this run fetched; `None` if it fetched none.
     pub entries_object: Option<ArchivedObject>,
-    /// For a target that was not read to its end, the objects of earlier runs that hold what is known of
-    /// it, oldest first: a complete reading, and what came of later ones.
+    /// For a target that was not read completely, the objects of earlier runs that contain what is known of
+    /// it, oldest first: one complete audit, and the incomplete ones after it.
     pub earlier_objects: Vec<ArchivedObject>,
 }
 
 impl LedgerLine {
-    /// The target.
+    /// Returns the target.
     pub fn target(&self) -> Target {
         Target {
             account_id: self.account_id.clone(),
@@ -39,22 +39,22 @@ impl LedgerLine {
     }
 }
 
-/// How far the look at a target got.
+/// How completely a target was audited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetStatus {
     /// Every page was read and is archived.
     Complete,
-    /// Some pages are archived, then the listing broke off.
+    /// Some pages are archived; then the listing was interrupted.
     Incomplete,
     /// Nothing could be read.
     Failed,
-    /// The Region isn't enabled for the account.
+    /// The Region is not enabled for the account.
     Skipped,
 }
 
 impl TargetStatus {
-    /// The word that stands in the archive.
+    /// Returns the word that is written in the archive.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -65,19 +65,19 @@ impl TargetStatus {
     }
 }
 
-/// Why a target could not be read to its end.
+/// Why a target could not be read completely.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct TargetError {
-    /// AWS's error code, or one of this project's own where no AWS service answered.
+    /// AWS's error code, or one of the auditor's own if no AWS service answered.
     pub code: String,
-    /// The error in words; AWS's own where there are any.
+    /// The error message; AWS's own if there is one.
     pub message: String,
-    /// What AWS support asks for; `None` where no AWS service answered.
+    /// The ID that AWS support asks for; `None` if no AWS service answered.
     pub request_id: Option<String>,
 }
 
-/// An object that a run wrote, so that anybody can check it.
+/// An object that a run wrote, with what is needed to check it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ArchivedObject {
     /// Its key in the archive's bucket.
@@ -88,6 +88,6 @@ pub struct ArchivedObject {
     pub sha256: String,
     /// Its size as stored, in bytes.
     pub bytes: u64,
-    /// Its lines, once decompressed.
+    /// Its number of lines, once decompressed.
     pub lines: u64,
 }

@@ -1,8 +1,9 @@
 //! The documents of the archive: report lines, entry lines, the ledger of targets and the snapshot.
 //!
-//! Fields are written in the order in which they are declared, and lists are sorted: the same facts give the
+//! Fields are written in the order in which they are declared, and lists are sorted: the same facts yield the
 //! same bytes.
 
+mod add_fields;
 mod changes;
 mod counts;
 mod entry_line;

@@ -6,7 +6,7 @@ use super::ledger::{LedgerLine, TargetError, TargetStatus};
 use crate::domain::findings::ListedFindings;
 use crate::domain::target::Target;
 
-/// What the audit of one target came to: its line of the ledger, its counts and its findings.
+/// The result of auditing one target: ledger line, counts, findings and changes.
 #[derive(Debug)]
 pub struct TargetOutcome {
     /// The target's line of the ledger.
@@ -15,12 +15,12 @@ pub struct TargetOutcome {
     pub counts: Counts,
     /// The most urgent findings of the target.
     pub findings: ListedFindings,
-    /// What is different from before; `None` where there is nothing to compare with.
+    /// The changes since the previous run; `None` if there is nothing to compare with.
     pub changes: Option<ChangeTally>,
 }
 
 impl TargetOutcome {
-    /// Tells of a target of which nothing was read.
+    /// Makes the result of a target of which nothing was read.
     pub fn unread(target: Target, status: TargetStatus, error: TargetError) -> Self {
         let mut counts = Counts::default();
         counts.add_target(status);
@@ -45,7 +45,7 @@ impl TargetOutcome {
     }
 }
 
-/// The outcomes of all targets so far, put together.
+/// The merged results of all targets so far.
 #[derive(Default, Debug)]
 pub struct Tally {
     pub(super) targets: Vec<LedgerLine>,
@@ -55,17 +55,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Takes in the outcome of one more target; the order doesn't matter.
+    /// Adds the result of one more target; the order does not matter.
     pub fn add(&mut self, outcome: TargetOutcome) {
         self.targets.push(outcome.ledger);
-        self.counts.merge(&outcome.counts);
-        self.findings.merge(outcome.findings);
+        self.counts += outcome.counts;
+        self.findings += outcome.findings;
         if let Some(changes) = outcome.changes {
-            self.changes.merge(changes);
+            self.changes += changes;
         }
     }
 
-    /// Whether anything was read, and is archived.
+    /// Returns whether anything was read and archived.
     pub fn has_archived(&self) -> bool {
         let TargetCounts {
             complete,

@@ -12,17 +12,17 @@ use crate::domain::timestamp::Timestamp;
 /// One report as a line of a target's object.
 #[derive(Serialize, Debug, JsonSchema)]
 pub struct ReportLine<'a> {
-    /// What EC2 tells of it.
+    /// EC2's fields.
     #[serde(flatten)]
-    members: ReportFields<'a>,
-    /// What is wrong with it, most urgent first.
+    fields: ReportFields<'a>,
+    /// Its findings, most urgent first.
     findings: FindingSet,
     /// Where its entries are.
     entries: &'a EntriesStatus,
 }
 
 impl<'a> ReportLine<'a> {
-    /// Puts a report and what the rules say of it on a line.
+    /// Makes the line of a report with its findings.
     pub fn new(
         target: &'a Target,
         report: &'a UsageReport,
@@ -30,23 +30,23 @@ impl<'a> ReportLine<'a> {
         entries: &'a EntriesStatus,
     ) -> Self {
         Self {
-            members: ReportFields::new(target, report),
+            fields: ReportFields::new(target, report),
             findings,
             entries,
         }
     }
 
-    /// Puts a report on a line whose members have been written as JSON before, without reading them again.
+    /// Writes a report line from fields that are already serialized, without parsing them.
     ///
     /// # Errors
-    /// Fails when the line can't be written; a vector always can.
+    /// Fails as a serializer does, which no value of these types causes.
     pub fn write(
         line: &mut Vec<u8>,
-        members: &[u8],
+        fields: &[u8],
         findings: FindingSet,
         entries: &EntriesStatus,
     ) -> serde_json::Result<()> {
-        line.extend_from_slice(members.strip_suffix(b"}").unwrap_or(members));
+        line.extend_from_slice(fields.strip_suffix(b"}").unwrap_or(fields));
         line.extend_from_slice(b",\"findings\":");
         serde_json::to_writer(&mut *line, &findings)?;
         line.extend_from_slice(b",\"entries\":");
@@ -56,35 +56,35 @@ impl<'a> ReportLine<'a> {
     }
 }
 
-/// What EC2 tells of a report, and the target that it is of.
+/// EC2's fields of a report, and its target.
 #[derive(Serialize, Debug, JsonSchema)]
 pub struct ReportFields<'a> {
     /// The account that owns the AMI.
     account_id: &'a AccountId,
     /// The Region of the report.
     region: &'a Region,
-    /// The ID that EC2 gave the report.
+    /// The report's ID.
     report_id: Option<&'a str>,
     /// The AMI that the report is about.
     image_id: Option<&'a str>,
-    /// How far EC2 is with it.
+    /// Its state.
     state: Option<&'a ReportState>,
-    /// Why it failed, word for word.
+    /// Why it failed, verbatim.
     state_reason: Option<&'a str>,
-    /// When it was asked for.
+    /// When it was requested.
     creation_time: Option<Timestamp>,
     /// When EC2 deletes it.
     expiration_time: Option<Timestamp>,
-    /// The resource types it covers, in EC2's order.
+    /// The resource types that it covers, in EC2's order.
     resource_types: &'a [ResourceType],
-    /// The accounts it was asked to cover, in EC2's order; empty for all accounts.
+    /// The accounts that it was asked to cover, in EC2's order; empty for all accounts.
     requested_account_ids: &'a [String],
     /// Its tags, by key.
     tags: &'a Tags,
 }
 
 impl<'a> ReportFields<'a> {
-    /// Takes a report's members.
+    /// Takes the fields of a report.
     pub fn new(target: &'a Target, report: &'a UsageReport) -> Self {
         Self {
             account_id: &target.account_id,
@@ -102,13 +102,13 @@ impl<'a> ReportFields<'a> {
     }
 }
 
-/// A report's line, read back.
+/// A report line, read from an object.
 #[derive(Deserialize, Debug)]
 pub struct ArchivedLine {
     /// The report.
     #[serde(flatten)]
     pub report: UsageReport,
-    /// What the rules said of it.
+    /// Its findings.
     pub findings: FindingSet,
     /// Where its entries are.
     pub entries: EntriesStatus,

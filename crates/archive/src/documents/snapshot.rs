@@ -1,4 +1,4 @@
-//! The snapshot: one run, whole.
+//! The snapshot: the document of one run.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::domain::run_id::RunId;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::timestamp::Timestamp;
 
-/// The version of the documents' shape; it rises when a member changes its meaning or goes away.
+/// The version of the documents' schema; it rises when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The name of the program that writes snapshots.
@@ -24,42 +24,42 @@ pub const AUDITOR_NAME: &str = "image-usage-auditor";
 /// The version of that program, and of this crate. Its rules and texts may differ from those of others.
 pub const AUDITOR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// One run, whole: written last, its presence says that everything it names is in the archive.
+/// The document of one run. It is written last: if it exists, every object it names exists.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
-    /// The version of this document's shape.
+    /// The version of this document's schema.
     pub schema_version: u32,
     /// The run.
     pub run_id: RunId,
     /// The program that wrote it.
     pub auditor: Generator,
-    /// What the run was asked to look at.
+    /// What the run was asked to audit.
     pub scope: Scope,
     /// The moment the run was scheduled for.
     pub scheduled_at: Timestamp,
-    /// The run's start, and the `now` of all rules.
+    /// The run's start: the time at which all rules are evaluated.
     pub started_at: Timestamp,
-    /// When the last target was done.
+    /// When the last target was finished.
     pub finished_at: Timestamp,
-    /// The limits that the rules went by.
+    /// The limits of the rules.
     pub policy: Policy,
-    /// The last unscoped snapshot before this one; `None` for the first one, and in a scoped run.
+    /// The last full snapshot before this one; `None` for the first one, and in a scoped run.
     pub previous: Option<PreviousSnapshot>,
-    /// Whether the run saw everything.
+    /// Whether the run read everything.
     pub status: RunStatus,
     /// The ledger: every target, sorted by account, then Region.
     pub targets: Vec<LedgerLine>,
-    /// What was counted; always whole.
+    /// Totals over all targets.
     pub counts: Counts,
     /// The most urgent findings, sorted.
     pub findings: Vec<Finding>,
-    /// The findings that are counted but not listed.
+    /// How many findings are counted but not listed.
     pub findings_omitted: u64,
-    /// What is different from `previous`; `None` where there is none.
+    /// The changes since `previous`; `None` if there is none.
     pub changes: Option<Changes>,
 }
 
-/// The snapshot that another one follows, so that the archive is a chain.
+/// The snapshot before another one: together they form a chain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PreviousSnapshot {
     /// Its run.
@@ -70,32 +70,32 @@ pub struct PreviousSnapshot {
     pub sha256: String,
 }
 
-/// What a snapshot is compared with: the one before it, and the targets that it had.
+/// What a snapshot is compared with: the previous one, and its targets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Baseline {
-    /// The snapshot before.
+    /// The previous snapshot.
     pub previous: PreviousSnapshot,
     /// Its targets.
     pub targets: BTreeSet<Target>,
 }
 
-/// What a run knows of itself from its first moment on.
+/// The facts of a run that are known from its start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunFacts {
     /// The run.
     pub run_id: RunId,
-    /// What it was asked to look at.
+    /// What it was asked to audit.
     pub scope: Scope,
     /// The moment it was scheduled for.
     pub scheduled_at: Timestamp,
     /// Its start.
     pub started_at: Timestamp,
-    /// The limits that its rules go by.
+    /// The limits of its rules.
     pub policy: Policy,
 }
 
 impl Snapshot {
-    /// Tells of a run that is done.
+    /// Makes the snapshot of a finished run.
     pub fn new(
         facts: RunFacts,
         finished_at: Timestamp,
@@ -153,10 +153,10 @@ impl Snapshot {
         }
     }
 
-    /// The document: JSON on one line.
+    /// Returns the document: JSON on one line.
     ///
     /// # Errors
-    /// Fails when a member can't be written as JSON, of which there is none.
+    /// Fails as a serializer does, which no value of these types causes.
     pub fn to_bytes(&self) -> serde_json::Result<Bytes> {
         let mut bytes = serde_json::to_vec(self)?;
         bytes.push(b'\n');
@@ -164,7 +164,7 @@ impl Snapshot {
     }
 }
 
-/// What a run was asked to look at; `full` when it was asked for everything.
+/// What a run was asked to audit; `full` for everything.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Scope {
     /// Whether nothing narrowed the run.
@@ -173,7 +173,7 @@ pub struct Scope {
     pub image_ids: Vec<String>,
     /// Only these reports.
     pub report_ids: Vec<String>,
-    /// Only reports that EC2's filters let through.
+    /// Only reports that match all of these EC2 filters.
     pub filters: Vec<ReportFilter>,
     /// These Regions instead of the configured ones.
     pub regions: Vec<Region>,
@@ -181,13 +181,13 @@ pub struct Scope {
     pub account_ids: Vec<AccountId>,
 }
 
-/// A filter of EC2: a report passes with any one of the values.
+/// An EC2 filter: a report matches with any one of the values.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportFilter {
     /// The filter's name, such as `state` or `tag:Owner`.
     pub name: String,
-    /// The values that pass.
+    /// The values that match.
     pub values: Vec<String>,
 }
 

@@ -10,34 +10,34 @@ use super::run_id::RunId;
 #[serde(tag = "status", rename_all = "snake_case")]
 #[schemars(deny_unknown_fields)]
 pub enum EntriesStatus {
-    /// In the archive.
+    /// They are archived.
     Archived {
-        /// The object that holds them.
+        /// The object that contains them.
         key: String,
         /// The run that fetched them.
         run_id: RunId,
-        /// How many there are; 0 when EC2 has none: no usage observed.
+        /// How many there are; 0 if EC2 has none: no usage observed.
         count: u64,
     },
-    /// Not there yet: a later run may fetch them.
+    /// They are not archived yet: a later run may fetch them.
     Pending {
-        /// Why an available report is not done yet; `None` where the report itself is pending.
+        /// Why the entries of an available report are not archived yet; `None` if the report itself is pending.
         code: Option<String>,
     },
-    /// EC2 has none for a report in this state.
+    /// A report in this state has no entries.
     NotAvailable,
-    /// EC2 did not give them.
+    /// EC2 did not return them.
     Failed {
-        /// AWS's error code, or one of this project's own.
+        /// AWS's error code, or one of the auditor's own.
         code: String,
     },
 }
 
 impl EntriesStatus {
-    /// The code of entries that the settings don't ask for.
+    /// The code of entries that the settings do not ask for.
     pub const NOT_WANTED: &'static str = "EntriesNotWanted";
 
-    /// Why the entries are not in the archive, where there is more to say than the status.
+    /// Returns why the entries are not archived, if there is more to say than the status.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Archived { .. } | Self::NotAvailable => None,

@@ -1,4 +1,4 @@
-//! The words and the rules: pure, without SDK, runtime, environment or clock.
+//! Facts about reports, and the rules that evaluate them: pure, without SDK, runtime, environment or clock.
 
 pub mod digest;
 pub mod entries_status;

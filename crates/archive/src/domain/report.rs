@@ -1,4 +1,4 @@
-//! Image usage reports as EC2 tells of them, in this project's own types.
+//! EC2's image usage reports and their entries, in types without the SDK.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::timestamp::Timestamp;
 
-/// One image usage report. Every member that EC2 can leave out may be missing; nothing is guessed.
+/// One image usage report. Every field that EC2 may omit is optional; nothing is guessed.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageReport.html>
 #[derive(Clone, PartialEq, Eq, Default, Debug, Deserialize)]
 pub struct UsageReport {
-    /// The ID that EC2 gave the report, an opaque text.
+    /// The report's ID, an opaque text.
     pub report_id: Option<String>,
     /// The AMI that the report is about.
     pub image_id: Option<String>,
-    /// How far EC2 is with it.
+    /// Its state.
     pub state: Option<ReportState>,
-    /// Why it failed, word for word.
+    /// Why it failed, verbatim.
     pub state_reason: Option<String>,
-    /// When it was asked for.
+    /// When it was requested.
     pub creation_time: Option<Timestamp>,
     /// When EC2 deletes it.
     pub expiration_time: Option<Timestamp>,
-    /// The resource types it covers, in EC2's order.
+    /// The resource types that it covers, in EC2's order.
     pub resource_types: Vec<ResourceType>,
-    /// The accounts it was asked to cover, in EC2's order; empty for all accounts.
+    /// The accounts that it was asked to cover, in EC2's order; empty for all accounts.
     pub requested_account_ids: Vec<String>,
-    /// Its tags, by key. A tag without a value has `None`; one without a key stands under the empty key.
+    /// Its tags, by key. The value of a tag may be missing; a missing key is the empty one.
     pub tags: Tags,
 }
 
 /// Tags by key, in the order of their keys.
 pub type Tags = BTreeMap<String, Option<String>>;
 
-/// How far EC2 is with a report.
+/// The state of a report.
 #[derive(
     Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
 )]
@@ -44,16 +44,16 @@ pub type Tags = BTreeMap<String, Option<String>>;
 pub enum ReportState {
     /// The report can be read.
     Available,
-    /// EC2 is still at it.
+    /// EC2 is creating the report.
     Pending,
-    /// EC2 could not make it.
+    /// EC2 failed to create the report.
     Error,
-    /// A state that this version doesn't know, word for word.
+    /// A state unknown to this version, verbatim.
     Other(String),
 }
 
 impl ReportState {
-    /// The state in EC2's own word.
+    /// Returns the state as EC2 writes it.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Available => "available",
@@ -87,14 +87,14 @@ impl From<ReportState> for String {
     }
 }
 
-/// A kind of resource that a report looks at.
+/// A type of resource that a report covers.
 ///
-/// The list of kinds grows on AWS's side, so the name is a plain text.
+/// AWS adds types, so the name is any text.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceType {
     /// Its name, such as `ec2:Instance`.
     pub resource_type: Option<String>,
-    /// What bounds the look, in EC2's order.
+    /// Its options, in EC2's order.
     pub options: Vec<ResourceTypeOption>,
 }
 
@@ -107,21 +107,21 @@ pub struct ResourceTypeOption {
     pub values: Vec<String>,
 }
 
-/// One entry of a report: an account that uses the AMI. Every member that EC2 can leave out may be missing.
+/// One entry of a report: an account that uses the AMI. Every field that EC2 may omit is optional.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageReportEntry.html>
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UsageEntry {
-    /// The report that it belongs to.
+    /// The report that the entry belongs to.
     pub report_id: Option<String>,
     /// The AMI that the report is about.
     pub image_id: Option<String>,
-    /// When the report was asked for.
+    /// When the report was requested.
     pub report_creation_time: Option<Timestamp>,
     /// The account that uses the AMI.
     pub consumer_account_id: Option<String>,
-    /// The kind of resource that uses it, such as `ec2:Instance`.
+    /// The type of the resources that use it, such as `ec2:Instance`.
     pub resource_type: Option<String>,
-    /// How many resources of the kind use it.
+    /// How many resources of the type use it.
     pub usage_count: Option<i64>,
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 pub struct ReportKey(pub [u8; 16]);
 
 impl ReportKey {
-    /// The key of the report with this ID.
+    /// Returns the key of the report with this ID.
     pub fn of(report_id: impl AsRef<[u8]>) -> Self {
         let digest = Sha256::digest(report_id);
         let mut key = [0; 16];

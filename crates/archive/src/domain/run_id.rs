@@ -11,7 +11,7 @@ use super::timestamp::Timestamp;
 
 /// The name of a run: the moment it was scheduled for and eight hex digits of what triggered it.
 ///
-/// The same event always gives the same name, so that a retry is recognised as the run it repeats.
+/// The same event always has the same name, so a retry is recognised as the run it repeats.
 #[derive(
     Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
 )]
@@ -19,7 +19,7 @@ use super::timestamp::Timestamp;
 pub struct RunId(String);
 
 impl RunId {
-    /// Names the run of an event.
+    /// Returns the name of the run of an event.
     ///
     /// The eight digits are the first of a UUID; of any other text, the first of its SHA-256.
     pub fn of_event(scheduled_at: Timestamp, event_id: &str) -> Self {
@@ -30,10 +30,10 @@ impl RunId {
         )
     }
 
-    /// Names the run of a request, by the ID that Lambda gave it.
+    /// Returns the name of the run of a request with this ID of Lambda's.
     ///
-    /// The eight digits are the first of its SHA-256: nothing says that Lambda's IDs are random from
-    /// their start.
+    /// The eight digits are the first of its SHA-256: Lambda does not promise that its IDs start with random
+    /// digits.
     pub fn of_request(scheduled_at: Timestamp, request_id: &str) -> Self {
         Self::new(scheduled_at, &digest_start(request_id))
     }
@@ -98,13 +98,13 @@ fn uuid_start(text: &str) -> Option<&str> {
     is_uuid.then(|| groups[0])
 }
 
-/// One attempt at a run: eight hex digits, new for each attempt, so that no attempt ever meets another's
+/// One attempt at a run: eight hex digits, new for each attempt, so no attempt ever overwrites another's
 /// objects.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Attempt(u32);
 
 impl Attempt {
-    /// Names an attempt by 32 random bits.
+    /// Makes the name of an attempt of 32 random bits.
     pub fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_id_that_is_no_uuid_is_hashed_and_cannot_leave_its_place_in_the_key() {
+    fn an_event_id_that_is_not_a_uuid_is_hashed_and_cannot_change_the_key() {
         let run = RunId::of_event(scheduled_at(), "../../deadbeef\n");
         assert_eq!(run.to_string(), "20261122T060000Z-93c433d3");
         assert_ne!(run, RunId::of_event(scheduled_at(), "../../deadbeef"));

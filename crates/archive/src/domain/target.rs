@@ -1,4 +1,4 @@
-//! What a run looks at: one account in one Region.
+//! The unit of a run: one account in one Region.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ pub struct MalformedAccountId {
 }
 
 impl AccountId {
-    /// The ID as EC2 writes it.
+    /// Returns the ID as EC2 writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,8 +57,8 @@ impl fmt::Display for AccountId {
 
 /// The name of an AWS Region, such as `eu-west-1`.
 ///
-/// Any name of the right shape is taken, since AWS opens new Regions; the shape alone (lower-case
-/// letters, digits and hyphens) keeps it harmless in a host name and in an S3 key.
+/// Any name of this form is valid, because AWS opens new Regions. The form alone (lower-case letters, digits
+/// and hyphens) makes it safe in a host name and in an S3 key.
 #[derive(
     Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
 )]
@@ -72,11 +72,11 @@ pub struct MalformedRegion {
     text: String,
 }
 
-/// The longest Region name taken; the longest that AWS has is `us-isob-east-1` with 14 characters.
+/// The longest Region name accepted; the longest that AWS has is `us-isob-east-1` with 14 characters.
 const MAX_REGION_CHARACTERS: usize = 32;
 
 impl Region {
-    /// The name as EC2 writes it.
+    /// Returns the name as EC2 writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -123,7 +123,7 @@ impl fmt::Display for Region {
     }
 }
 
-/// One account in one Region, the unit that a run succeeds or fails in. Sorted by account, then Region.
+/// One account in one Region. Sorted by account, then Region.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Target {
     /// The account whose reports are read: the owner of the AMIs.
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn regions_of_every_partition_are_taken() {
+    fn regions_of_every_partition_are_accepted() {
         for name in [
             "us-east-1",
             "us-gov-west-1",
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_leave_its_place_in_a_key_or_host_is_refused() {
+    fn a_name_that_could_change_a_key_or_host_is_refused() {
         for name in [
             "",
             "us-east",

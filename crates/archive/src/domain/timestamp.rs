@@ -1,4 +1,4 @@
-//! Moments in time as the archive writes them.
+//! Times as the archive writes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,8 @@ use time::{Date, OffsetDateTime, UtcOffset};
 
 /// A moment in UTC, written as RFC 3339.
 ///
-/// Written with three digits of milliseconds, or nine of nanoseconds where the moment has them, and
-/// with none where it falls on a whole second: `2026-11-22T06:00:00Z`, `2026-10-25T13:27:12.322Z`.
-/// The year is between 0 and 9999.
+/// Written without a fraction if it is a whole second, else with three digits of milliseconds or nine of
+/// nanoseconds: `2026-11-22T06:00:00Z`, `2026-10-25T13:27:12.322Z`. The year is between 0 and 9999.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, JsonSchema)]
 pub struct Timestamp(
     #[schemars(with = "String", extend("format" = "date-time"), regex(pattern = r"Z$"))]
@@ -21,53 +20,53 @@ pub struct Timestamp(
 );
 
 impl Timestamp {
-    /// Takes seconds and nanoseconds since the Unix epoch; `None` outside the years 0 to 9999.
+    /// Converts seconds and nanoseconds since the Unix epoch; `None` outside the years 0 to 9999.
     pub fn from_unix(seconds: i64, nanoseconds: u32) -> Option<Self> {
         let moment = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
         let moment = moment.replace_nanosecond(nanoseconds).ok()?;
         (moment.year() >= 0).then_some(Self(moment))
     }
 
-    /// Takes a wall-clock reading, cut to whole milliseconds.
+    /// Converts a reading of the clock, truncated to whole milliseconds.
     pub fn from_clock(reading: SystemTime) -> Self {
         let reading = OffsetDateTime::from(reading);
         Self(reading.to_offset(UtcOffset::UTC).truncate_to_millisecond())
     }
 
-    /// The seconds from `earlier` to this moment, negative when this one comes first, rounded down.
+    /// Returns the seconds from `earlier` to this moment, rounded down; negative if this one is first.
     pub fn seconds_since(self, earlier: Self) -> i64 {
         (self.0 - earlier.0)
             .whole_nanoseconds()
             .div_euclid(1_000_000_000) as i64
     }
 
-    /// The milliseconds since the Unix epoch, rounded down.
+    /// Returns the milliseconds since the Unix epoch, rounded down.
     pub fn unix_milliseconds(self) -> i64 {
         self.0.unix_timestamp() * 1_000 + i64::from(self.0.millisecond())
     }
 
-    /// The moment so many seconds later.
+    /// Returns the moment this many seconds later.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(time::Duration::seconds(seconds)))
     }
 
-    /// The moment so much later, in whole milliseconds.
+    /// Returns the moment this much later, truncated to whole milliseconds.
     pub fn plus(self, elapsed: std::time::Duration) -> Self {
         let elapsed = time::Duration::try_from(elapsed).unwrap_or(time::Duration::MAX);
         Self(self.0.saturating_add(elapsed).truncate_to_millisecond())
     }
 
-    /// The moment without its fraction of a second.
+    /// Returns the moment without its fraction of a second.
     pub fn to_whole_second(self) -> Self {
         Self(self.0.truncate_to_second())
     }
 
-    /// The calendar day in UTC.
+    /// Returns the calendar day in UTC.
     pub fn date(self) -> Date {
         self.0.date()
     }
 
-    /// The moment in the basic format, to the second: `20261122T060000Z`.
+    /// Returns the moment in the basic format, to the second: `20261122T060000Z`.
     pub fn compact(self) -> String {
         let (hour, minute, second) = self.0.to_hms();
         let (year, month, day) = self.0.to_calendar_date();
@@ -93,7 +92,7 @@ impl fmt::Display for Timestamp {
 }
 
 impl Timestamp {
-    /// Each report has two of these, and the standard library's way to pad a number is a long one.
+    /// Writes the digits by hand: each report has two times, and the formatting machinery is slow (measured).
     fn text(self) -> String {
         let (hour, minute, second) = self.0.to_hms();
         let (year, month, day) = self.0.to_calendar_date();
@@ -126,7 +125,7 @@ impl Timestamp {
     }
 }
 
-/// The last two digits of a number.
+/// Returns the last two digits of a number.
 fn two_digits(number: u32) -> &'static str {
     const ALL: &str = "\
         0001020304050607080910111213141516171819\

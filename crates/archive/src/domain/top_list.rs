@@ -1,16 +1,15 @@
-//! The lists of a snapshot: bounded, sorted, and the same whatever the order in which things came.
+//! The bounded, sorted lists of a snapshot; their content does not depend on insertion order.
 
 use std::collections::BinaryHeap;
+use std::ops::AddAssign;
 
-/// How many of its kind a snapshot lists; the rest is counted.
+/// How many items a list of a snapshot has at most; the rest are only counted.
 ///
-/// A finding is well below 1 KiB for ordinary tags, so that a list stays below 1 MiB of a snapshot that a
-/// person can still open.
+/// A finding with ordinary tags is well below 1 KiB, so a list stays below 1 MiB, and an editor still opens
+/// the snapshot.
 pub const MAX_LISTED: usize = 1_000;
 
-/// The first of some things in their order, at most [`MAX_LISTED`].
-///
-/// Which ones are kept depends only on the things, never on the order in which they came.
+/// The first items in their order, at most [`MAX_LISTED`].
 #[derive(Clone, Debug)]
 pub struct TopList<T>(BinaryHeap<T>);
 
@@ -21,7 +20,7 @@ impl<T: Ord> Default for TopList<T> {
 }
 
 impl<T: Ord> TopList<T> {
-    /// Takes one in, and lets the last one go where the list is full.
+    /// Inserts an item and, if the list is full, drops the last one.
     pub fn insert(&mut self, one: T) {
         self.0.push(one);
         if self.0.len() > MAX_LISTED {
@@ -29,30 +28,31 @@ impl<T: Ord> TopList<T> {
         }
     }
 
-    /// The last one that is kept, where whatever comes after it is not; `None` while there is room.
+    /// Returns the last item of a full list: items after it are dropped. `None` while the list has room.
     pub fn last_if_full(&self) -> Option<&T> {
         self.0.peek().filter(|_| self.0.len() >= MAX_LISTED)
     }
 
-    /// Takes in another list.
-    pub fn merge(&mut self, other: Self) {
-        other.0.into_iter().for_each(|one| self.insert(one));
-    }
-
-    /// What is kept, in no order.
+    /// Returns the items, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter()
     }
 
-    /// Changes what is kept; its order must stay.
+    /// Changes the items; their order must not change.
     pub fn update(&mut self, change: impl FnMut(&mut T)) {
         let mut kept = std::mem::take(&mut self.0).into_vec();
         kept.iter_mut().for_each(change);
         self.0 = kept.into();
     }
 
-    /// What is kept, in order.
+    /// Returns the items, in order.
     pub fn into_sorted_vec(self) -> Vec<T> {
         self.0.into_sorted_vec()
+    }
+}
+
+impl<T: Ord> AddAssign for TopList<T> {
+    fn add_assign(&mut self, other: Self) {
+        other.0.into_iter().for_each(|one| self.insert(one));
     }
 }

@@ -39,6 +39,7 @@ impl Ec2Request<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &self.query.list("ReportId"),
+            has: &|name| self.query.get(name).is_some(),
             page,
         })
     }

@@ -45,6 +45,10 @@ pub struct Fault {
     pub key_contains: Option<String>,
     /// A report; matches only requests that name it by its ID.
     pub report_id: Option<String>,
+    /// A parameter (EC2) or a header (S3); matches only requests that have it.
+    pub having: Option<String>,
+    /// The same; matches only requests that lack it.
+    pub lacking: Option<String>,
     /// Which of the matching requests fail.
     pub when: When,
     /// Whether the request takes effect before it fails: an object is stored, the response lost.
@@ -203,6 +207,8 @@ impl Fault {
             region: None,
             key_contains: None,
             report_id: None,
+            having: None,
+            lacking: None,
             when: When::Always,
             after_effect: false,
             kind,
@@ -236,6 +242,18 @@ impl Fault {
     /// Limits the fault to S3 keys that contain this part.
     pub fn on_key(mut self, part: &str) -> Self {
         self.key_contains = Some(part.to_owned());
+        self
+    }
+
+    /// Matches only requests with this parameter (EC2) or header (S3).
+    pub fn having(mut self, name: &str) -> Self {
+        self.having = Some(name.to_owned());
+        self
+    }
+
+    /// Matches only requests without this parameter (EC2) or header (S3).
+    pub fn lacking(mut self, name: &str) -> Self {
+        self.lacking = Some(name.to_owned());
         self
     }
 

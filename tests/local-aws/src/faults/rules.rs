@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The properties of a request that faults match.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) service: Service,
     pub(crate) operation: &'a str,
@@ -17,6 +17,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) key: Option<&'a str>,
     /// The reports that the request names by their IDs.
     pub(crate) report_ids: &'a [&'a str],
+    /// Whether the request has a parameter (EC2) or a header (S3).
+    pub(crate) has: &'a dyn Fn(&str) -> bool,
     pub(crate) page: Option<PagePosition>,
 }
 
@@ -160,6 +162,8 @@ impl Rule {
             region,
             key_contains,
             report_id,
+            having,
+            lacking,
             kind,
             ..
         } = &self.fault;
@@ -175,6 +179,8 @@ impl Rule {
             && report_id
                 .as_deref()
                 .is_none_or(|id| subject.report_ids.contains(&id))
+            && having.as_deref().is_none_or(subject.has)
+            && !lacking.as_deref().is_some_and(subject.has)
             && (*kind != FaultKind::TokenBucket || subject.service == Service::Ec2)
             && (!kind.needs_listing() || subject.page.is_some())
             && (!kind.needs_page_token() || subject.page.is_some_and(|page| page.has_token))
@@ -218,6 +224,7 @@ mod tests {
             region,
             key: None,
             report_ids: &[],
+            has: &|_| false,
             page: Some(PagePosition {
                 number: 0,
                 is_last: true,

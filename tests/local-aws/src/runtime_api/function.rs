@@ -25,25 +25,22 @@ pub(super) struct Function {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// The latest answer and its request ID: the function may go on before the caller reads it.
+    answer: Option<(String, Outcome)>,
     connections: usize,
     has_connected: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// The function has not asked for an invocation yet.
-    Starting,
+    /// The function has not asked for an invocation yet, or not again since its last answer.
+    Busy,
     /// The function has asked for an invocation.
     Waiting { since: SystemTime },
     /// An invocation is about to be sent to the waiting function.
     Offered(Event),
     /// The function works on an invocation.
     Working { request_id: String, since: Instant },
-    /// The function has answered and not asked again yet.
-    Answered {
-        request_id: String,
-        outcome: Outcome,
-    },
     /// The function could not start.
     InitFailed(Outcome),
 }
@@ -82,7 +79,8 @@ struct Waiting<'a>(&'a Function);
 impl Function {
     pub(super) fn new(arn: String) -> Self {
         let state = State {
-            phase: Phase::Starting,
+            phase: Phase::Busy,
+            answer: None,
             connections: 0,
             has_connected: false,
         };
@@ -164,10 +162,8 @@ impl Function {
                 duration: since.elapsed(),
                 ..outcome
             };
-            state.phase = Phase::Answered {
-                request_id: request_id.to_owned(),
-                outcome,
-            };
+            state.phase = Phase::Busy;
+            state.answer = Some((request_id.to_owned(), outcome));
             true
         })
     }
@@ -181,7 +177,7 @@ impl Function {
     /// Waits until the function asks for an invocation. Returns since when it has been waiting.
     pub(super) async fn ready(&self, patience: Duration) -> Result<SystemTime, Outcome> {
         let is_ready =
-            |phase: &Phase| matches!(phase, Phase::Waiting { .. } | Phase::InitFailed(_));
+            |state: &State| matches!(state.phase, Phase::Waiting { .. } | Phase::InitFailed(_));
         match self.wait(patience, is_ready).await {
             Waited::Done => {}
             Waited::Exited => return Err(exited(Duration::ZERO)),
@@ -215,7 +211,7 @@ impl Function {
             }
             is_waiting
         });
-        let is_taken = |phase: &Phase| !matches!(phase, Phase::Offered(_));
+        let is_taken = |state: &State| !matches!(state.phase, Phase::Offered(_));
         if !is_offered || !matches!(self.wait(patience, is_taken).await, Waited::Done) {
             return Err(exited(Duration::ZERO));
         }
@@ -229,35 +225,28 @@ impl Function {
     /// Waits for the answer to an invocation.
     pub(super) async fn outcome(&self, invocation: &Invocation) -> Outcome {
         let begun = Instant::now();
-        let is_over = |phase: &Phase| match phase {
-            Phase::Working { request_id, .. } => *request_id != invocation.request_id,
-            _ => true,
-        };
+        let is_over = |state: &State| !state.is_working_on(&invocation.request_id);
         let waited = self.wait(invocation.timeout, is_over).await;
-        match (&self.state.borrow().phase, waited) {
-            (
-                Phase::Answered {
-                    request_id,
-                    outcome,
-                },
-                _,
-            ) if *request_id == invocation.request_id => outcome.clone(),
+        match (&self.state.borrow().answer, waited) {
+            (Some((request_id, outcome)), _) if *request_id == invocation.request_id => {
+                outcome.clone()
+            }
             (_, Waited::TimedOut) => timed_out(invocation.timeout),
             (_, Waited::Done | Waited::Exited) => exited(begun.elapsed()),
         }
     }
 
-    /// Waits until the function's phase is as wanted, at most for `patience`.
-    async fn wait(&self, patience: Duration, is_wanted: impl Fn(&Phase) -> bool) -> Waited {
+    /// Waits until the function's state is as wanted, at most for `patience`.
+    async fn wait(&self, patience: Duration, is_wanted: impl Fn(&State) -> bool) -> Waited {
         let mut states = self.state.subscribe();
         let waiting = async {
             loop {
-                let is_over = |state: &State| is_wanted(&state.phase) || state.is_disconnected();
+                let is_over = |state: &State| is_wanted(state) || state.is_disconnected();
                 drop(states.wait_for(is_over).await);
-                if is_wanted(&states.borrow_and_update().phase) {
+                if is_wanted(&states.borrow_and_update()) {
                     return Waited::Done;
                 }
-                let is_back = |state: &State| is_wanted(&state.phase) || !state.is_disconnected();
+                let is_back = |state: &State| is_wanted(state) || !state.is_disconnected();
                 if timeout(RECONNECT_GRACE, states.wait_for(is_back))
                     .await
                     .is_err()
@@ -293,6 +282,10 @@ impl Function {
 }
 
 impl State {
+    fn is_working_on(&self, wanted: &str) -> bool {
+        matches!(&self.phase, Phase::Working { request_id, .. } if request_id == wanted)
+    }
+
     fn is_disconnected(&self) -> bool {
         self.has_connected && self.connections == 0
     }
@@ -309,7 +302,7 @@ impl Drop for Waiting<'_> {
         self.0.state.send_if_modified(|state| {
             let is_waiting = matches!(state.phase, Phase::Waiting { .. } | Phase::Offered(_));
             if is_waiting {
-                state.phase = Phase::Starting;
+                state.phase = Phase::Busy;
             }
             is_waiting
         });

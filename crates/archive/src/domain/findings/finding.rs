@@ -1,4 +1,4 @@
-//! A finding about one report, in words.
+//! A finding about one report, and its message.
 
 use std::cmp::Ordering;
 
@@ -13,19 +13,19 @@ use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::top_list::TopList;
 
-/// Names a finding: `account_id/region/report_id/kind`; `null` stands for a report ID that EC2 left out.
+/// Returns the ID of a finding: `account_id/region/report_id/kind`, with `null` for a missing report ID.
 pub fn finding_id(target: &Target, report_id: Option<&str>, kind: FindingKind) -> String {
     format!("{target}/{}/{}", report_id.unwrap_or("null"), kind.as_str())
 }
 
-/// Something flagged about one report, as the snapshot lists it.
+/// A finding about one report, as the snapshot lists it.
 ///
-/// Sorted by kind, then by the sooner expiry (where there is none, the older creation), then by ID.
+/// Sorted by kind, then by expiration time (or creation time, if there is none), then by ID.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
-    /// `account_id/region/report_id/kind`; `null` stands for a report ID that EC2 left out.
+    /// `account_id/region/report_id/kind`, with `null` for a missing report ID.
     pub id: String,
-    /// What is wrong.
+    /// The kind.
     pub kind: FindingKind,
     /// The account that owns the AMI.
     pub account_id: AccountId,
@@ -33,31 +33,31 @@ pub struct Finding {
     pub region: Region,
     /// The report.
     pub report_id: Option<String>,
-    /// The AMI that it is about.
+    /// The AMI that the report is about.
     pub image_id: Option<String>,
     /// Its state.
     pub state: Option<ReportState>,
-    /// EC2's reason for the state, word for word.
+    /// EC2's reason for the state, verbatim.
     pub state_reason: Option<String>,
-    /// When the report was asked for.
+    /// When the report was requested.
     pub creation_time: Option<Timestamp>,
     /// When EC2 deletes it.
     pub expiration_time: Option<Timestamp>,
     /// Its tags.
     pub tags: Tags,
-    /// Seconds from the run's start to the deletion, rounded down; negative once it has passed.
+    /// Seconds from the run's start to the expiration, rounded down; negative once it has passed.
     pub expires_in_seconds: Option<i64>,
-    /// Whether its entries are in the archive; `None` for kinds that don't tell of a report about to go.
+    /// Whether the report's entries are archived; `None` for kinds that are not about expiration.
     pub entries_archived: Option<bool>,
-    /// For a report about to go, a newer one that tells all that it tells: an available one if there is
-    /// one, else one that is pending.
+    /// A newer report that covers everything that this one does, for a report about to expire: an available
+    /// one, or else a pending one.
     pub superseded_by: Option<String>,
-    /// The finding in a sentence for people.
+    /// The finding as a sentence.
     pub message: String,
 }
 
 impl Finding {
-    /// Puts what is wrong with a report into words.
+    /// Describes a finding about a report.
     pub fn new(
         kind: FindingKind,
         target: &Target,
@@ -99,7 +99,7 @@ impl Finding {
 
 impl Ord for Finding {
     fn cmp(&self, other: &Self) -> Ordering {
-        // What makes two findings of one rank different comes last, so that equality and order agree.
+        // Further fields come last, so that equality and order agree.
         self.rank().cmp(&other.rank()).then_with(|| {
             let rest = |finding: &Self| {
                 (
@@ -128,7 +128,7 @@ fn message(
 ) -> String {
     let time = |time: Option<Timestamp>| match time {
         Some(time) => time.to_whole_second().to_string(),
-        None => "a time that EC2 didn't give".to_owned(),
+        None => "an unknown time".to_owned(),
     };
     let span = |time: Option<Timestamp>| span(time.map_or(0, |time| time.seconds_since(now).abs()));
     match kind {
@@ -138,12 +138,12 @@ fn message(
                 true => format!("expired at {expiry}"),
                 false => format!("expires in {}, at {expiry}", span(report.expiration_time)),
             };
-            let reason = entries.code().unwrap_or("not tried");
-            format!("{goes}, and its entries are not archived: {reason}")
+            let reason = entries.code().unwrap_or("not attempted");
+            format!("{goes}; its entries are not archived: {reason}")
         }
         FindingKind::Failed => match report.state_reason.as_deref() {
-            Some(reason) => format!("EC2 could not make the report: {reason}"),
-            None => "EC2 could not make the report and gave no reason".to_owned(),
+            Some(reason) => format!("EC2 failed to create the report: {reason}"),
+            None => "EC2 failed to create the report, without a reason".to_owned(),
         },
         FindingKind::Expired => {
             format!(
@@ -168,17 +168,14 @@ fn message(
             )
         }
         FindingKind::UnrecognisedState => match &report.state {
-            Some(state) => format!(
-                "the state `{}` is none that this version knows",
-                state.as_str()
-            ),
-            None => "EC2 gave no state".to_owned(),
+            Some(state) => format!("unknown state `{}`", state.as_str()),
+            None => "the report has no state".to_owned(),
         },
-        FindingKind::Undated => "EC2 gave no expiration time".to_owned(),
+        FindingKind::Undated => "the report has no expiration time".to_owned(),
     }
 }
 
-/// A span in its two largest units, cut and not rounded: `2 days 7 hours`, `5 minutes 0 seconds`.
+/// Writes a span in its two largest units, truncated: `2 days 7 hours`, `5 minutes 0 seconds`.
 fn span(seconds: i64) -> String {
     let (days, hours) = (
         seconds / SECONDS_PER_DAY,
@@ -198,11 +195,11 @@ fn plural(count: i64, unit: &str) -> String {
     format!("{count} {unit}{ending}")
 }
 
-/// The most urgent findings.
+/// The most urgent findings, as many as a snapshot lists.
 pub type ListedFindings = TopList<Finding>;
 
-/// Whether a finding of this kind about a report with this expiry, in milliseconds since 1970, comes after
-/// all that are listed, and has no room any more.
+/// Returns whether a finding of this kind about a report that expires at this time, in milliseconds since
+/// 1970, comes after all findings of a full list.
 pub fn is_below_cutoff(
     listed: &ListedFindings,
     kind: FindingKind,

@@ -3,25 +3,25 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What can be wrong with a report, most urgent first.
+/// The kinds of findings, most urgent first.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// It is available and about to go, and its entries are not in the archive.
+    /// The report is available and about to expire, and its entries are not archived.
     Unarchived,
-    /// EC2 could not make the report.
+    /// EC2 failed to create the report.
     Failed,
-    /// Its time of deletion has passed.
+    /// Its expiration time has passed.
     Expired,
-    /// Its time of deletion falls into the window.
+    /// It expires within the window.
     Expiring,
     /// It has been pending for the limit or longer.
     Stuck,
-    /// Its state is none that this version knows, or none at all.
+    /// Its state is missing or unknown to this version.
     UnrecognisedState,
-    /// It has no time of deletion.
+    /// It has no expiration time.
     Undated,
 }
 
@@ -37,7 +37,7 @@ impl FindingKind {
         Self::Undated,
     ];
 
-    /// The word that stands in the archive.
+    /// Returns the word that is written in the archive.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unarchived => "unarchived",
@@ -51,7 +51,7 @@ impl FindingKind {
     }
 }
 
-/// Some kinds of findings: those of one report. Written as a list, most urgent first.
+/// The kinds of findings of one report. Written as a list, most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, JsonSchema)]
 #[serde(from = "Vec<FindingKind>")]
 #[schemars(with = "Vec<FindingKind>")]
@@ -70,12 +70,12 @@ impl From<Vec<FindingKind>> for FindingSet {
 }
 
 impl FindingSet {
-    /// Takes a set as [`bits`](Self::bits) gave it.
+    /// Makes a set of what [`bits`](Self::bits) returned.
     pub fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
 
-    /// The set as a number, for this process only.
+    /// Returns the set as a number, for use within this process.
     pub fn bits(self) -> u8 {
         self.0
     }
@@ -85,17 +85,17 @@ impl FindingSet {
         self.0 |= 1 << kind as u8;
     }
 
-    /// Whether the kind is among them.
+    /// Returns whether the set contains the kind.
     pub fn contains(self, kind: FindingKind) -> bool {
         self.0 & 1 << kind as u8 != 0
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The kinds, most urgent first.
+    /// Returns the kinds, most urgent first.
     pub fn iter(self) -> impl Iterator<Item = FindingKind> {
         FindingKind::ALL
             .into_iter()

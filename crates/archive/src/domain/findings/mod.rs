@@ -14,12 +14,12 @@ use super::entries_status::EntriesStatus;
 use super::report::{ReportState, UsageReport};
 use super::timestamp::Timestamp;
 
-/// The limits that the rules go by.
+/// The limits of the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Policy {
-    /// A report that expires within so many days is flagged.
+    /// A report that expires within this many days is flagged.
     pub expiry_window_days: u32,
-    /// A report that is pending for so many hours is flagged.
+    /// A report that has been pending for this many hours is flagged.
     pub pending_limit_hours: u32,
 }
 
@@ -27,12 +27,12 @@ const SECONDS_PER_DAY: i64 = 86_400;
 
 const SECONDS_PER_HOUR: i64 = 3_600;
 
-/// Tells what is wrong with a report at `now`; nothing for a healthy one. Whether its entries are archived
-/// is [`is_unarchived`]'s matter.
+/// Returns the findings about a report at `now`; none for a healthy one. [`is_unarchived`] evaluates its
+/// entries.
 ///
 /// Both edges count: a report that expires exactly at the end of the window is `expiring`, one that
-/// is pending for exactly the limit is `stuck`. A pending report without a creation time is not
-/// `stuck`, for nothing tells how long it has been pending.
+/// has been pending for exactly the limit is `stuck`. A pending report without a creation time is never
+/// `stuck`, because its age is unknown.
 pub fn evaluate(report: &UsageReport, policy: Policy, now: Timestamp) -> FindingSet {
     let mut kinds = FindingSet::default();
     if report.state == Some(ReportState::Error) {
@@ -64,8 +64,8 @@ pub fn evaluate(report: &UsageReport, policy: Policy, now: Timestamp) -> Finding
     kinds
 }
 
-/// Whether a report of this state and with these findings is about to go, or overdue, without its entries
-/// in the archive, although they are wanted there.
+/// Returns whether a report in this state and with these findings is about to expire, or has expired,
+/// without archived entries, although the settings ask for them.
 pub fn is_unarchived(is_available: bool, kinds: FindingSet, entries: &EntriesStatus) -> bool {
     let is_going = kinds.contains(FindingKind::Expiring) || kinds.contains(FindingKind::Expired);
     let is_missing = match entries {
@@ -96,7 +96,7 @@ mod tests {
         count * SECONDS_PER_DAY
     }
 
-    /// A healthy report: available, made ten days ago, gone in twenty.
+    /// A healthy report: available, created ten days ago, expiring in twenty.
     struct AReport(UsageReport);
 
     fn a_report() -> AReport {
@@ -134,7 +134,7 @@ mod tests {
             self
         }
 
-        fn judged(&self) -> Vec<FindingKind> {
+        fn kinds(&self) -> Vec<FindingKind> {
             evaluate(&self.0, POLICY, now()).iter().collect()
         }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_that_comes_too_late_is_one_that_would_not_be_listed() {
+    fn a_finding_below_the_cutoff_is_one_that_would_not_be_listed() {
         let mut listed = ListedFindings::default();
         let expiring = |seconds| {
             a_report()
@@ -184,22 +184,22 @@ mod tests {
 
     #[test]
     fn a_healthy_report_has_no_finding() {
-        assert_eq!(a_report().judged(), []);
+        assert_eq!(a_report().kinds(), []);
     }
 
     #[test]
     fn report_expiring_exactly_at_the_window_edge_is_flagged() {
         assert_eq!(
-            a_report().expiring_in(days(7)).judged(),
+            a_report().expiring_in(days(7)).kinds(),
             [FindingKind::Expiring]
         );
-        assert_eq!(a_report().expiring_in(days(7) + 1).judged(), []);
+        assert_eq!(a_report().expiring_in(days(7) + 1).kinds(), []);
     }
 
     #[test]
     fn report_expiring_exactly_now_has_expired() {
-        assert_eq!(a_report().expiring_in(0).judged(), [FindingKind::Expired]);
-        assert_eq!(a_report().expiring_in(1).judged(), [FindingKind::Expiring]);
+        assert_eq!(a_report().expiring_in(0).kinds(), [FindingKind::Expired]);
+        assert_eq!(a_report().expiring_in(1).kinds(), [FindingKind::Expiring]);
     }
 
     #[test]
@@ -219,34 +219,28 @@ mod tests {
     fn report_pending_for_exactly_the_limit_is_stuck() {
         let pending = || a_report().in_state("pending");
         assert_eq!(
-            pending().created_before(days(1)).judged(),
+            pending().created_before(days(1)).kinds(),
             [FindingKind::Stuck]
         );
-        assert_eq!(pending().created_before(days(1) - 1).judged(), []);
+        assert_eq!(pending().created_before(days(1) - 1).kinds(), []);
     }
 
     #[test]
-    fn a_failed_report_about_to_go_has_both_findings() {
+    fn a_failed_report_about_to_expire_has_both_findings() {
         let report = a_report().in_state("error").expiring_in(60);
-        assert_eq!(
-            report.judged(),
-            [FindingKind::Failed, FindingKind::Expiring]
-        );
+        assert_eq!(report.kinds(), [FindingKind::Failed, FindingKind::Expiring]);
     }
 
     #[test]
-    fn a_state_that_ec2_adds_is_told_and_not_taken_for_a_known_one() {
+    fn a_state_that_ec2_adds_is_reported_and_not_taken_for_a_known_one() {
         let report = a_report().in_state("Available");
-        assert_eq!(report.judged(), [FindingKind::UnrecognisedState]);
+        assert_eq!(report.kinds(), [FindingKind::UnrecognisedState]);
         let finding = report.finding(FindingKind::UnrecognisedState);
-        assert_eq!(
-            finding.message,
-            "the state `Available` is none that this version knows"
-        );
+        assert_eq!(finding.message, "unknown state `Available`");
     }
 
     #[test]
-    fn a_report_without_any_member_is_flagged_for_what_it_lacks() {
+    fn a_report_without_any_field_is_flagged_for_what_it_lacks() {
         let mut report = a_report();
         report.0 = UsageReport {
             report_id: None,
@@ -260,7 +254,7 @@ mod tests {
             tags: Tags::new(),
         };
         assert_eq!(
-            report.judged(),
+            report.kinds(),
             [FindingKind::UnrecognisedState, FindingKind::Undated]
         );
         assert_eq!(
@@ -270,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_tells_the_time_left_and_the_moment() {
+    fn the_message_has_the_time_left_and_the_moment() {
         let finding = a_report()
             .expiring_in(199_632)
             .finding(FindingKind::Expiring);
@@ -340,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn two_reports_that_nothing_tells_apart_are_both_listed() {
+    fn two_identical_reports_are_both_listed() {
         let mut listed = ListedFindings::default();
         listed.insert(a_report().finding(FindingKind::Undated));
         listed.insert(a_report().finding(FindingKind::Undated));

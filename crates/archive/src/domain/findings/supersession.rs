@@ -3,11 +3,11 @@
 use crate::domain::report::{ReportState, ResourceType, UsageReport};
 use crate::domain::timestamp::Timestamp;
 
-/// Whether `newer` tells all that `older` tells: the same AMI, later, of at least the same accounts and
-/// resource types, each looked at as deeply.
+/// Returns whether `newer` covers everything that `older` does: the same AMI, later, with at least the same
+/// accounts and resource types, each examined at least as deeply.
 ///
-/// A report that EC2 has failed to make supersedes nothing, and neither does one that lacks an ID, an AMI
-/// or a creation time.
+/// A report that EC2 failed to create supersedes nothing, and neither does one without an ID, an AMI or a
+/// creation time.
 pub fn supersedes(newer: &UsageReport, older: &UsageReport) -> bool {
     let is_sound = matches!(
         newer.state,
@@ -31,8 +31,7 @@ pub fn supersedes(newer: &UsageReport, older: &UsageReport) -> bool {
     newer.report_id.is_some() && is_sound && same_image && is_later && same_accounts && same_types
 }
 
-/// Of two reports that supersede a third one, the better has the higher rank: it is available already, or
-/// else it is newer.
+/// Returns the rank of a report that supersedes another: an available one ranks higher, then a newer one.
 pub fn preference(report: &UsageReport) -> (bool, Option<Timestamp>, Option<&str>) {
     let is_available = report.state == Some(ReportState::Available);
     (
@@ -42,13 +41,12 @@ pub fn preference(report: &UsageReport) -> (bool, Option<Timestamp>, Option<&str
     )
 }
 
-/// How many versions of a launch template are looked at where nothing is said.
+/// How many versions of a launch template EC2 examines by default.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageResourceTypeOptionRequest.html>
 const DEFAULT_VERSION_DEPTH: u32 = 20;
 
-/// Whether a look at `new` sees all that a look at `old` sees. Options that this version doesn't know must
-/// be the same.
+/// Returns whether `new` covers everything that `old` does. Options unknown to this version must be equal.
 fn covers(new: &ResourceType, old: &ResourceType) -> bool {
     const DEPTH: &str = "version-depth";
     let depth = |kind: &ResourceType| {

@@ -1,0 +1,151 @@
+//! Three days of an organization in 17 Regions, one account of which is heavy. `make faults` plays 300
+//! accounts.
+
+use std::io::Write;
+use std::time::{Duration as Wait, Instant};
+
+use image_usage_auditor::audit::Summary;
+use local_aws::{Clock, LocalAws, Report, RoleOptions, World};
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+use crate::harness::{ACCOUNT, Archive, auditor, local_aws, now, run_within, text, used};
+
+/// The number of accounts, if it is not this one.
+const ACCOUNTS: &str = "ORGANIZATION_ACCOUNTS";
+
+/// How many accounts every run of the suite plays: 510 targets.
+const FEW_ACCOUNTS: usize = 30;
+
+const ROLE: &str = "reader";
+
+/// The Regions that every account has enabled by default.
+const REGIONS: [&str; 17] = [
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+];
+
+fn account(number: usize) -> String {
+    format!("{:012}", 222_200_000_000 + number)
+}
+
+/// A report that was made some days ago and expires in some days.
+fn aged(id: &str, entries: usize, expires_in_days: i64) -> Report {
+    Report {
+        creation_time: Some(now() - Duration::days(29 - expires_in_days)),
+        expiration_time: Some(now() + Duration::days(expires_in_days)),
+        ..used(id, entries)
+    }
+}
+
+/// Each account has a few reports in one Region; the heavy one has 150 in each.
+async fn organization(accounts: usize) -> LocalAws {
+    let accounts: Vec<String> = (1..accounts).map(account).collect();
+    let mut world = World::builder().clock(Clock::fixed(now())).account(ACCOUNT);
+    for account in &accounts {
+        world = world.account(account);
+    }
+    let world = world.regions(REGIONS).build();
+    world.organization_account(ACCOUNT, "ACTIVE");
+    for (number, account) in accounts.iter().enumerate() {
+        world.organization_account(account, "ACTIVE");
+        world.role(
+            account,
+            RoleOptions {
+                name: ROLE.to_owned(),
+                ..RoleOptions::default()
+            },
+        );
+        let region = REGIONS[number % REGIONS.len()];
+        let reports = (0..3).map(|place| aged(&format!("amiur-{account}-{place}"), 2, 4 + place));
+        world.put_reports(account, region, reports);
+    }
+    let heavy = &accounts[0];
+    for region in REGIONS {
+        let reports = (0..150).map(|number| {
+            let expires_in_days = 3 + number % 25;
+            aged(
+                &format!("amiur-heavy-{region}-{number}"),
+                40,
+                expires_in_days,
+            )
+        });
+        world.put_reports(heavy, region, reports);
+    }
+    local_aws(&world).await
+}
+
+fn archived(summary: &Summary) -> u64 {
+    summary.counts.entries.archived
+}
+
+/// The available reports that expire before the next day and have no entries in the archive.
+fn about_to_be_lost(archive: &Archive, snapshot: &Value, time: OffsetDateTime) -> Vec<String> {
+    let next_day = local_aws::timestamp(time + Duration::DAY);
+    let mut lost = Vec::new();
+    for target in snapshot["targets"].as_array().unwrap() {
+        if target["reports"] == 0 {
+            continue;
+        }
+        let lines = archive.lines(text(&target["object"]["key"]));
+        let is_lost = |line: &&Value| {
+            line["state"] == "available"
+                && line["entries"]["status"] != "archived"
+                && text(&line["expiration_time"]) < next_day.as_str()
+        };
+        lost.extend(lines.iter().filter(is_lost).map(Value::to_string));
+    }
+    lost
+}
+
+#[tokio::test]
+async fn three_days_of_an_organization_archive_every_report_before_it_expires() {
+    let accounts = std::env::var(ACCOUNTS).ok();
+    let accounts = accounts.map_or(FEW_ACCOUNTS, |number| number.parse().unwrap());
+    let aws = organization(accounts).await;
+    let variables = [
+        ("AUDITOR_ACCOUNTS", "organization"),
+        ("AUDITOR_ROLE_NAME", ROLE),
+        ("AUDITOR_REGIONS", "all"),
+    ];
+    let auditor = auditor(&aws, &variables).await;
+    let archive = Archive::of(&aws);
+    for day in 0..3 {
+        let time = now() + Duration::days(day);
+        aws.world().clock().set(time);
+        let started = Instant::now();
+        let summary = run_within(&auditor, time, Wait::from_secs(900)).await;
+        let summary = summary.unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        let counts = summary.counts;
+        // Not captured, as the standard output is.
+        writeln!(
+            std::io::stderr(),
+            "day {day}: {seconds:.1} s, {} targets, {} reports, {} with entries",
+            counts.targets.complete,
+            counts.reports.total,
+            archived(&summary)
+        )
+        .unwrap();
+        let targets = accounts * REGIONS.len();
+        assert_eq!(counts.targets.complete as usize, targets, "{counts:?}");
+        let snapshot = archive.snapshot(&summary);
+        assert_eq!(about_to_be_lost(&archive, &snapshot, time), [""; 0]);
+        assert_eq!(archived(&summary), counts.reports.available);
+    }
+}
