@@ -1,4 +1,4 @@
-"""Functions in Lambda's place, with their time, processor time and memory measured, and what they archived."""
+"""Measures the time, CPU time and memory of functions, and reads what they have archived."""
 
 import gzip
 import hashlib
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from function import ACCOUNT, PATIENCE_SECONDS, Function, LocalAws, scheduled_event  # noqa: E402, F401
+from function import ACCOUNT, Function, LocalAws, scheduled_event  # noqa: E402, F401
 
-# A process waits here until everything is ready to measure it: nothing before its `exec` counts.
+# A process stops here until it can be measured: what happens before its `exec` does not count.
 PAUSED = 'kill -STOP $$; exec "$@"'
 PAUSED_IN_GROUP = 'echo $$ >"$0/cgroup.procs"; ' + PAUSED
 
@@ -23,75 +23,48 @@ PAUSED_IN_GROUP = 'echo $$ >"$0/cgroup.procs"; ' + PAUSED
 class Measured(Function):
     """A process of a function, measured from its first instruction on."""
 
-    def __init__(self, command, log, quota=None, **variables):
-        self.asked = threading.Semaphore(0)
+    def __init__(self, aws, command, log, quota=None, **variables):
         script = PAUSED_IN_GROUP if quota and quota.group else PAUSED
         name = str(quota.group) if quota and quota.group else "sh"
-        super().__init__("/bin/sh", log, ["-c", script, name, *map(str, command)], **variables)
+        super().__init__(aws, "/bin/sh", log, ["-c", script, name, *map(str, command)], **variables)
         try:
-            wait_until(lambda: stat(self.process.pid)[0] == "T", "the process doesn't stop")
+            wait_until(lambda: stat(self.process.pid)[0] == "T", "the process does not stop")
             if quota:
                 quota.settle()
         except BaseException:
             self.kill()
             raise
         self.cpu_before = self.cpu_seconds()
-        self.begun = time.perf_counter()
+        # The Runtime API, a process of its own, states times by the same clock.
+        self.begun = time.time()
         os.kill(self.process.pid, signal.SIGCONT)
         if quota:
             quota.hold(self.process)
 
-    def _handler(function):
-        class Handler(super()._handler()):
-            # Else the second half of an answer waits for the delayed acknowledgement of the first.
-            disable_nagle_algorithm = True
-
-            def do_GET(self):
-                function.asked_at = time.perf_counter()
-                function.asked.release()
-                super().do_GET()
-
-            def do_POST(self):
-                function.answered_at = time.perf_counter()
-                super().do_POST()
-
-            def answer(self, status, body, headers):
-                if body:
-                    # An invocation goes out; what this program does before and after is nobody's time.
-                    function.handed_at = time.perf_counter()
-                # AWS's client for Python ends without them, in a crash; Lambda always sends them.
-                always = {"Content-Type": "application/json", "Lambda-Runtime-Trace-Id": "Root=1-0-0;Sampled=0"}
-                super().answer(status, body, {**always, **headers})
-
-        return Handler
-
     def cpu_seconds(self):
-        """The processor time of all threads so far, those that have ended included."""
+        """Returns the CPU time of all threads so far, including those that have ended."""
         return cpu_seconds(self.process.pid)
 
     def wait_for_next(self):
-        """Waits until the function asks for an invocation; gives its (seconds, processor seconds) so far."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.asked.acquire(timeout=0.5):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the function ended with status {self.process.returncode}")
-            if time.monotonic() > deadline:
-                raise RuntimeError("the function doesn't ask for an invocation")
-        return self.asked_at - self.begun, self.cpu_seconds() - self.cpu_before
+        """Waits until the function asks for an invocation. Returns (seconds, CPU seconds) since its start."""
+        waiting_since = self.wait_until_ready()
+        return waiting_since - self.begun, self.cpu_seconds() - self.cpu_before
 
     def measure(self, event):
-        """Gives an invocation's (answer, seconds, processor seconds); the function must be waiting for it."""
+        """Invokes the function, which must be waiting. Returns (summary, seconds, CPU seconds).
+
+        The seconds are those that the Runtime API has measured: this program is not part of them.
+        """
         cpu = self.cpu_seconds()
-        kind, answer = self.invoke(event)
-        seconds = self.answered_at - self.handed_at
+        outcome = self.invoke(event)
         self.wait_for_next()
-        if kind != "response":
-            raise SystemExit(f"the run failed: {answer}")
-        return answer, seconds, self.cpu_seconds() - cpu
+        if outcome["kind"] != "response":
+            raise SystemExit(f"the run failed: {outcome['payload']}")
+        return outcome["payload"], outcome["milliseconds"] / 1e3, self.cpu_seconds() - cpu
 
 
 def cpu_seconds(pid):
-    # The clock of another process, as clock_getcpuclockid(3) makes it; Python has no name for it.
+    # The clock of another process, as in clock_getcpuclockid(3), which Python does not provide.
     return time.clock_gettime(~pid << 3 | 2)
 
 
@@ -109,8 +82,8 @@ def wait_until(condition, otherwise):
 
 
 class Quota:
-    """A part of a core: by a control group where this user may make one, else by stopping the process in
-    every period for the rest of it."""
+    """A share of a core: a control group if this user may create one; otherwise the process is stopped for the
+    rest of each period."""
 
     PERIOD_SECONDS = 0.02
 
@@ -142,12 +115,12 @@ class Quota:
         if self.group:
             return f"control group, {self.share} core in periods of {self.PERIOD_SECONDS * 1000:.0f} ms"
         return (
-            f"no control group could be made: SIGSTOP and SIGCONT, {self.share} of each "
+            f"no control group could be created: SIGSTOP and SIGCONT, {self.share} of each "
             f"{self.PERIOD_SECONDS * 1000:.0f} ms"
         )
 
     def settle(self):
-        """Lets what the process used before it stopped be forgotten."""
+        """Waits until what the process used before it stopped no longer counts."""
         time.sleep(5 * self.PERIOD_SECONDS)
 
     def hold(self, process):
@@ -170,7 +143,7 @@ class Quota:
 
 @contextmanager
 def running(process):
-    """Ends a process of this benchmark with the block."""
+    """Kills a process at the end of the block."""
     try:
         yield process
     finally:
@@ -178,7 +151,7 @@ def running(process):
 
 
 class Archived:
-    """What a run left in the archive: its snapshot, and every line in an order of its own."""
+    """What a run has archived: its snapshot, and its report lines, sorted."""
 
     def __init__(self, root, summary):
         key = summary["snapshot"]["key"]
@@ -188,12 +161,12 @@ class Archived:
         self.pages = sum(target["pages"] for target in self.snapshot["targets"])
         lines = [json.loads(line) for path in self.objects for line in gzip.open(path, "rt", encoding="utf-8")]
         for line in lines:
-            # Only the function tells of entries, and here it is told not to fetch them.
+            # Only the function reports entries, and it is configured not to fetch them here.
             line.pop("entries", None)
         self.lines = sorted(json.dumps(line, sort_keys=True) for line in lines)
 
     def check(self, world):
-        """Ends the benchmark unless the run is whole, by what the local AWS says of itself."""
+        """Ends the benchmark unless the run is complete and agrees with what the local AWS holds."""
         statuses = {self.snapshot["status"], *(target["status"] for target in self.snapshot["targets"])}
         if statuses != {"complete"}:
             raise SystemExit(f"the run is not complete: {self.snapshot['targets']}")
@@ -201,7 +174,7 @@ class Archived:
             raise SystemExit("latest.json is not the snapshot")
         for path, target in zip(self.objects, self.snapshot["targets"]):
             if hashlib.sha256(path.read_bytes()).hexdigest() != target["object"]["sha256"]:
-                raise SystemExit(f"{target['object']['key']} has another SHA-256 than the snapshot says")
+                raise SystemExit(f"{target['object']['key']} does not have the SHA-256 in the snapshot")
         regions = [world[target["account_id"]][target["region"]] for target in self.snapshot["targets"]]
         reports = sum(region["reports"] for region in regions)
         ids = {json.loads(line)["report_id"] for line in self.lines}
@@ -210,10 +183,10 @@ class Archived:
         findings = {kind: sum(region["findings"][kind] for region in regions) for kind in regions[0]["findings"]}
         counted = {kind: self.snapshot["counts"]["findings"][kind] for kind in findings}
         if counted != findings:
-            raise SystemExit(f"findings of {findings}, but {counted} were counted")
+            raise SystemExit(f"the local AWS has the findings {findings}, but the snapshot counts {counted}")
 
     def check_like(self, other):
-        """Ends the benchmark unless another candidate archived the very same lines."""
+        """Ends the benchmark unless another candidate has archived the same lines."""
         if self.lines != other.lines:
             mine, theirs = (
                 next(iter(set(a) - set(b)), "-") for a, b in ((self.lines, other.lines), (other.lines, self.lines))
@@ -222,31 +195,31 @@ class Archived:
 
 
 def markdown(head, rows):
-    """A table in Markdown."""
+    """Returns a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def zipped_bytes(binary, folder):
-    """The size of the package that the binary is deployed in."""
+    """Returns the size of the deployment package of a binary."""
     package = folder / "bootstrap.zip"
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.write(binary, "bootstrap")
     return package.stat().st_size
 
 
-# Whole pages, so that the last one doesn't differ from the others.
+# Full pages, so that the last one costs as much as the others.
 FEW_AND_MANY_REPORTS = (1_000, 3_000)
 
 
 def instructions_per_report(binary, local_aws, folder):
-    """The instructions that one report more takes, by callgrind: the start and the end of a run don't count."""
+    """Returns the instructions for each additional report, by callgrind, without the start and end of a run."""
     few, many = FEW_AND_MANY_REPORTS
     counted = [_instructions(binary, local_aws, reports, folder) for reports in (few, many)]
     return round((counted[1] - counted[0]) / (many - few))
 
 
 def _instructions(binary, local_aws, reports, folder):
-    """All instructions of one process with one invocation."""
+    """Returns all instructions of one process with one invocation."""
     profile = folder / f"callgrind-{reports}"
     aws = LocalAws(
         local_aws,
@@ -261,11 +234,11 @@ def _instructions(binary, local_aws, reports, folder):
         "AWS_ENDPOINT_URL": aws.endpoint,
     }
     with (folder / "log").open("w") as log, running(aws):
-        function = Measured(command, log, **variables)
+        function = Measured(aws, command, log, **variables)
         with running(function):
             function.wait_for_next()
             summary, _, _ = function.measure(scheduled_event(reports, "2026-11-22T06:00:00Z"))
-            # callgrind writes its file when the process ends, but not when it is killed.
+            # callgrind writes its file when the process ends, but not if it is killed.
             function.process.send_signal(signal.SIGTERM)
             function.process.wait(timeout=60)
         Archived(folder / "s3" / "archive", summary).check(aws.started["accounts"])

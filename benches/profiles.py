@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures what each choice in the release profile costs and gains.
+"""Measures what each setting of the release profile costs and gains.
 
-    benches/profiles FOLDER-FOR-THE-BUILDS
+    python benches/profiles.py FOLDER-FOR-THE-BUILDS
 
-Builds the function with one choice changed at a time, and prints the size of the package (for this machine,
-so larger than for arm64), the instructions that each report takes (which callgrind counts), and the time
-that cargo took. The first build and those that say so start cold; the others find the crates that their
-choice doesn't touch. Takes an hour or two.
+Builds the function with one setting changed at a time. Prints the size of the package (for this machine, so
+larger than for arm64), the instructions for each report (counted by callgrind), and the time of the build.
+Builds marked "cold" start from nothing; the others reuse the crates that the setting does not affect. Takes
+an hour or two.
 """
 
 import shutil
@@ -26,13 +26,13 @@ def level(package, value):
     return f"profile.release.package.{package}.opt-level={value}"
 
 
-# What differs, its settings, and whether it is built cold.
+# The difference, its settings, and whether it is built cold.
 VARIANTS = [
     ("the profile as it is", [], True),
-    ("the function and the linker's optimiser at z", ['profile.release.opt-level="z"'], False),
+    ("the function and link-time optimisation at z", ['profile.release.opt-level="z"'], False),
     ("the same at 2", ["profile.release.opt-level=2"], False),
     ("the same at 3", ["profile.release.opt-level=3"], False),
-    ("what every report goes through at z", [level(package, '"z"') for package in HOT], False),
+    ("the crates that process every report at z", [level(package, '"z"') for package in HOT], False),
     ("all other crates at 3", [level('"*"', "3"), level("aws-sdk-ec2", "0")], False),
     ("16 codegen units", ["profile.release.codegen-units=16"], False),
     ("thin LTO", ['profile.release.lto="thin"'], True),
@@ -74,7 +74,7 @@ def main():
         took = f"{seconds / 60:.1f} min, cold" if cold else f"{seconds / 60:.1f} min"
         rows.append((what, f"{size / 1e6:.2f} MB", f"{instructions:,}", took))
         print(" | ".join(rows[-1]), flush=True)
-    print("\n" + markdown(["what differs", "package", "instructions for each report", "build"], rows))
+    print("\n" + markdown(["difference", "package", "instructions for each report", "build"], rows))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 
     python tests/boto3_check.py PATH-OF-THE-BINARY-local-aws
 
-Starts the binary on a free port and runs every operation, filter, page token and error of it
-through boto3. What EC2's model, as it comes with botocore, names as a member of an answer must
-come through for at least one report, and nothing else may be in an answer. Ends with status 1 at
-the first difference.
+Starts the binary on a free port and runs every operation, filter, page token and error through
+boto3. Every field of a response in botocore's model of EC2 must be returned for at least one report,
+and no other field may be. Ends with status 1 at the first difference.
 """
 
 import datetime
@@ -49,7 +48,7 @@ def check(what, given, wanted=True):
 
 
 def error_of(call, **parameters):
-    """Gives (code, HTTP status) of a call that must fail."""
+    """Returns (code, HTTP status) of a call that must fail."""
     try:
         call(**parameters)
     except ClientError as error:
@@ -99,7 +98,7 @@ class Aws:
 
 
 def remember_elements(operation_model, response_dict, **_):
-    """Remembers the path of every element of a good answer, before botocore drops any."""
+    """Records the path of every element of a successful response, before botocore drops any."""
     if response_dict["status_code"] != 200 or not remembering:
         return
     found = xml_paths.setdefault(operation_model.name, set())
@@ -116,7 +115,7 @@ def remember_elements(operation_model, response_dict, **_):
 
 
 def elements_of_model(shape, path=""):
-    """Gives the path of every element that the model names."""
+    """Yields the path of every element in the model."""
     if shape.type_name == "structure":
         for name, member in shape.members.items():
             member_path = f"{path}/{member.serialization.get('name', name)}"
@@ -134,7 +133,7 @@ def stamp(time):
 
 
 def normal(report):
-    """Words a report of boto3 as the local AWS words it for scripts."""
+    """Converts a report of boto3 to the control requests' format."""
     return {
         "image_id": report.get("ImageId"),
         "report_id": report.get("ReportId"),
@@ -422,7 +421,7 @@ def check_members(aws):
 
 
 def check_faults(aws):
-    # From here on documents hold what no model knows, or are none.
+    # From here on documents contain unknown elements, or are malformed.
     global remembering
     remembering = False
     ec2 = aws.client("ec2", REGIONS[2])
@@ -440,7 +439,7 @@ def check_faults(aws):
     ):
         aws.faults(f"{listing},kind={kind}")
         check(f"fault {kind}", error_of(describe), wanted)
-        check("another Region is not met", len(every_report(aws.client("ec2"))[0]), REPORTS)
+        check("another Region is not affected", len(every_report(aws.client("ec2"))[0]), REPORTS)
     aws.faults(f"{listing},kind=denied")
     check("dry run of a denied call", error_of(describe, DryRun=True), ("UnauthorizedOperation", 403))
     check("what was injected is counted", aws.ask("GET", "faults")["injected"] >= 9)
@@ -450,7 +449,7 @@ def check_faults(aws):
         try:
             describe()
             broken = False
-        except Exception as error:  # Which one depends on urllib3.
+        except Exception as error:  # The type depends on urllib3.
             broken = not isinstance(error, ClientError)
         check(f"fault {kind}", broken)
     aws.faults(f"{listing},kind=malformed")
@@ -465,7 +464,7 @@ def check_faults(aws):
     wanted, _ = every_report(ec2, MaxResults=50)
     ids = [report["ReportId"] for report in wanted]
     for kind, pages in (("empty-page,page=middle", None), ("unknown-members", 3), ("cdata", 3), ("latency,ms=5", 3), ("empty-token", 3)):
-        # An empty page moves the numbers of those after it: only the first two are in the middle.
+        # An empty page shifts the numbers of later pages: only one may be empty.
         first = ",first=1" if pages is None else ""
         aws.faults(f"{listing},kind={kind.split(',page')[0]}{first}")
         reports, read = every_report(ec2, MaxResults=50)
@@ -538,7 +537,7 @@ def check_accounts(aws):
 
 def check_archive(aws, s3_root):
     s3 = aws.client("s3")
-    # As long as the auditor's keys become.
+    # As long as the auditor's longest keys.
     key = "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=ap-southeast-2/20261122T060000Z-7bf73129.jsonl.gz"
     body = bytes(range(256)) * 100
     put = {"Bucket": "archive", "Key": key, "Body": body, "ContentType": "application/x-ndjson", "ContentEncoding": "gzip"}
@@ -593,10 +592,10 @@ def check_archive(aws, s3_root):
     check("no bucket to get from", error_of(s3.get_object, Bucket="nowhere", Key="k"), missing)
     check("no bucket to upload to", error_of(s3.create_multipart_upload, Bucket="nowhere", Key="k"), missing)
     check("no bucket to list", error_of(s3.list_objects_v2, Bucket="nowhere"), missing)
-    check("no bucket to look at", error_of(s3.head_bucket, Bucket="nowhere"), ("404", 404))
+    check("no bucket for HeadBucket", error_of(s3.head_bucket, Bucket="nowhere"), ("404", 404))
     check("no key", error_of(s3.get_object, Bucket="archive", Key="k"), ("NoSuchKey", 404))
     check("a prefix is no key", error_of(s3.get_object, Bucket="archive", Key="list"), ("NoSuchKey", 404))
-    check("no key to look at", error_of(s3.head_object, Bucket="archive", Key="k"), ("404", 404))
+    check("no key for HeadObject", error_of(s3.head_object, Bucket="archive", Key="k"), ("404", 404))
 
     put = {"Bucket": "archive", "Key": "fault/k", "Body": b"1"}
     for kind, wanted in (
@@ -615,7 +614,7 @@ def check_archive(aws, s3_root):
         lost = False
     except ConnectionClosedError:
         lost = True
-    check("the answer is lost", lost)
+    check("the response is lost", lost)
     check("the object is stored", s3.get_object(Bucket="archive", Key="fault/k")["Body"].read(), b"1")
     check("the retry fails", error_of(s3.put_object, **put, IfNoneMatch="*"), failed)
     aws.faults()

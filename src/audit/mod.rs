@@ -49,8 +49,7 @@ impl Auditor {
     /// Creates the function; it makes no call yet.
     pub fn new(settings: Settings, aws: &Aws, home: Region, function_name: String) -> Self {
         Self {
-            bucket: aws
-                .bucket(&settings.archive_bucket)
+            bucket: Bucket::new(aws.config(), &settings.archive_bucket)
                 .with_write_headers(settings.write_headers.clone()),
             accounts: Accounts::new(aws),
             settings: Arc::new(settings),

@@ -7,8 +7,11 @@
 
 mod accounts;
 mod allocations;
+mod changes;
 mod concurrent_attempts;
+mod earlier_objects;
 mod entries;
+mod entries_under_faults;
 mod faults;
 mod harness;
 mod house;
@@ -22,4 +25,5 @@ mod retries_and_deadline;
 mod runs;
 mod schemas;
 mod sixty_days;
+mod superseding_reports;
 mod verify;

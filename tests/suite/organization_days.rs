@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration as Wait, Instant};
 
 use image_usage_auditor::audit::Summary;
-use local_aws::{Clock, LocalAws, Report, RoleOptions, World};
+use local_aws::{CLASSIC_REGIONS, Clock, LocalAws, Report, RoleOptions, World};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -18,27 +18,6 @@ const ACCOUNTS: &str = "ORGANIZATION_ACCOUNTS";
 const FEW_ACCOUNTS: usize = 30;
 
 const ROLE: &str = "reader";
-
-/// The Regions that every account has enabled by default.
-const REGIONS: [&str; 17] = [
-    "ap-northeast-1",
-    "ap-northeast-2",
-    "ap-northeast-3",
-    "ap-south-1",
-    "ap-southeast-1",
-    "ap-southeast-2",
-    "ca-central-1",
-    "eu-central-1",
-    "eu-north-1",
-    "eu-west-1",
-    "eu-west-2",
-    "eu-west-3",
-    "sa-east-1",
-    "us-east-1",
-    "us-east-2",
-    "us-west-1",
-    "us-west-2",
-];
 
 fn account(number: usize) -> String {
     format!("{:012}", 222_200_000_000 + number)
@@ -60,7 +39,7 @@ async fn organization(accounts: usize) -> LocalAws {
     for account in &accounts {
         world = world.account(account);
     }
-    let world = world.regions(REGIONS).build();
+    let world = world.regions(CLASSIC_REGIONS).build();
     world.organization_account(ACCOUNT, "ACTIVE");
     for (number, account) in accounts.iter().enumerate() {
         world.organization_account(account, "ACTIVE");
@@ -71,12 +50,12 @@ async fn organization(accounts: usize) -> LocalAws {
                 ..RoleOptions::default()
             },
         );
-        let region = REGIONS[number % REGIONS.len()];
+        let region = CLASSIC_REGIONS[number % CLASSIC_REGIONS.len()];
         let reports = (0..3).map(|place| aged(&format!("amiur-{account}-{place}"), 2, 4 + place));
         world.put_reports(account, region, reports);
     }
     let heavy = &accounts[0];
-    for region in REGIONS {
+    for region in CLASSIC_REGIONS {
         let reports = (0..150).map(|number| {
             let expires_in_days = 3 + number % 25;
             aged(
@@ -142,7 +121,7 @@ async fn three_days_of_an_organization_archive_every_report_before_it_expires() 
             archived(&summary)
         )
         .unwrap();
-        let targets = accounts * REGIONS.len();
+        let targets = accounts * CLASSIC_REGIONS.len();
         assert_eq!(counts.targets.complete as usize, targets, "{counts:?}");
         let snapshot = archive.snapshot(&summary);
         assert_eq!(about_to_be_lost(&archive, &snapshot, time), [""; 0]);

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use image_usage_archive::aws::Aws;
+use image_usage_archive::aws::{Aws, Bucket};
 use image_usage_archive::documents::{ArchivedObject, Snapshot};
 use image_usage_archive::domain::digest::hex;
 use image_usage_archive::source::Source;
@@ -89,7 +89,7 @@ impl Week {
         let home = "us-east-1".parse().unwrap();
         let client = Aws::at_endpoint(&self.aws.endpoint(), &home, &format!("AKIA{ACCOUNT}")).await;
         Source::Bucket {
-            bucket: client.bucket(BUCKET),
+            bucket: Bucket::new(client.config(), BUCKET),
             prefix: PREFIX.to_owned(),
         }
     }

@@ -1,7 +1,7 @@
-"""The core of image-usage-auditor as a careful author would write it with boto3: every report of each
-Region through the rules into the archive, then the snapshot, then `latest.json`.
+"""The core of image-usage-auditor as a careful author would write it with boto3: it applies the rules to every
+report of each Region, archives them, and writes the snapshot and `latest.json`.
 
-One account, and a run that fails as a whole: no retried targets, no deadline, no bounded memory.
+One account, and any failure fails the run: no retried targets, no deadline, no bounded memory.
 """
 
 import gzip
@@ -35,7 +35,7 @@ config = Config(
 )
 session = boto3.Session()
 s3 = session.client("s3", config=config)
-# Made while the function starts, as AWS advises; a session is not safe to use from several threads.
+# Created during initialisation, as AWS recommends; a session is not thread-safe.
 ec2 = {region: session.client("ec2", region_name=region, config=config) for region in REGIONS}
 
 
@@ -90,7 +90,7 @@ def answer(event, context):
 
 
 def audit(account_id, region, key, now):
-    """Archives one Region; gives its line of the ledger, its counts, and its most urgent findings."""
+    """Archives one Region. Returns its ledger line, its counts, and its most urgent findings."""
     pages, seen, states, kinds, findings = 0, set(), Counter(), Counter(), []
     listing = ec2[region].get_paginator("describe_image_usage_reports")
     with tempfile.TemporaryFile() as stored:
@@ -199,9 +199,9 @@ def message(kind, line):
         case "stuck":
             return f"pending since {line['creation_time']}"
         case "unrecognised_state":
-            return f"the state `{line['state']}` is none that this version knows"
+            return f"unknown state `{line['state']}`"
         case "undated":
-            return "EC2 gave no expiration time"
+            return "EC2 returned no expiration time"
 
 
 def rank(found):
@@ -210,7 +210,7 @@ def rank(found):
 
 
 def iso(moment):
-    """RFC 3339 in UTC, with milliseconds where the moment has them."""
+    """Formats a time as RFC 3339 in UTC, with milliseconds unless they are zero."""
     if moment is None:
         return None
     return f"{moment:%Y-%m-%dT%H:%M:%S}" + (f".{moment.microsecond // 1000:03}Z" if moment.microsecond else "Z")

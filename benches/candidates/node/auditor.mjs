@@ -1,7 +1,7 @@
-// The core of image-usage-auditor as a careful author would write it for Node: every report of each Region
-// through the rules into the archive, then the snapshot, then `latest.json`.
+// The core of image-usage-auditor as a careful author would write it for Node: it applies the rules to every
+// report of each Region, archives them, and writes the snapshot and `latest.json`.
 //
-// One account, and a run that fails as a whole: no retried targets, no deadline, no bounded memory.
+// One account, and any failure fails the run: no retried targets, no deadline, no bounded memory.
 
 import { createHash } from "node:crypto";
 import { createGzip } from "node:zlib";
@@ -20,7 +20,7 @@ const listedFindings = 1000;
 const kinds = ["failed", "expired", "expiring", "stuck", "unrecognised_state", "undated"];
 const HOUR = 3_600_000;
 
-// Made while the function starts, as AWS advises.
+// Created during initialisation, as AWS recommends.
 const options = { maxAttempts: 10 };
 const s3 = new S3Client({ ...options, forcePathStyle: env.AWS_ENDPOINT_URL !== undefined });
 const ec2 = new Map(regions.map((region) => [region, new EC2Client({ ...options, region })]));
@@ -76,7 +76,7 @@ export async function answer(event, context) {
   return summary(snapshot, snapshotKey, false);
 }
 
-// Archives one Region; gives its line of the ledger, its counts, and its most urgent findings.
+// Archives one Region. Returns its ledger line, its counts, and its most urgent findings.
 async function audit(account_id, region, key, now) {
   const seen = new Set();
   const [states, counted] = [{}, {}];
@@ -157,8 +157,8 @@ function message(kind, line) {
     case "expired": return `expired at ${line.expiration_time}`;
     case "expiring": return `expires at ${line.expiration_time}`;
     case "stuck": return `pending since ${line.creation_time}`;
-    case "unrecognised_state": return `the state \`${line.state}\` is none that this version knows`;
-    case "undated": return "EC2 gave no expiration time";
+    case "unrecognised_state": return `unknown state \`${line.state}\``;
+    case "undated": return "EC2 returned no expiration time";
   }
 }
 
@@ -169,7 +169,7 @@ function byRank(a, b) {
   return compare(kinds.indexOf(a.kind), kinds.indexOf(b.kind)) || compare(time(a), time(b)) || compare(a.id, b.id);
 }
 
-// RFC 3339 in UTC, with milliseconds where the moment has them.
+// RFC 3339 in UTC, with milliseconds unless they are zero.
 const iso = (moment) => moment?.toISOString().replace(".000Z", "Z") ?? null;
 
 async function collect(stream) {

@@ -1,4 +1,4 @@
-// The Runtime API, as far as one function needs it: AWS's own client for Node is compiled on installation.
+// A minimal client of the Runtime API, because AWS's own client for Node must be compiled on installation.
 
 import { Agent, request } from "node:http";
 import { answer } from "./auditor.mjs";

@@ -108,12 +108,6 @@ impl Layout {
         let Self(prefix) = self;
         format!("{prefix}v1/latest.json")
     }
-
-    /// Returns the part of a key of this archive from `v1/` on; `None` for a key outside the prefix.
-    pub fn strip<'a>(&self, key: &'a str) -> Option<&'a str> {
-        key.strip_prefix(&self.0)
-            .filter(|below| below.starts_with("v1/"))
-    }
 }
 
 /// The kinds of objects that a run writes for each target.

@@ -112,46 +112,60 @@ impl EntryArchiver {
             self.batch_size = fetcher.first_batch_size();
         }
         loop {
-            let mut queue = self.next_round(staged)?;
+            let queue = self.next_round(staged)?;
             if queue.is_empty() {
                 return Ok(Progress::default());
             }
-            while let Some(batch) = queue.next(self.batch_size) {
-                match fetcher.fetch(&batch).await {
-                    Ok(fetched) => {
-                        self.failures.has_succeeded = true;
-                        self.batch_size = (BATCH_GROWTH * batch.len())
-                            .max(self.batch_size)
-                            .min(MAX_IDS_PER_CALL);
-                        self.write(run, target, staged, batch, fetched).await?;
+            if let Some(progress) = self.fetch_round(&fetcher, staged, queue).await? {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// Fetches what is queued; returns how far that is if it ends before the queue does.
+    async fn fetch_round(
+        &mut self,
+        fetcher: &EntryFetcher<'_>,
+        staged: &mut StagedReports,
+        mut queue: Queue,
+    ) -> Result<Option<Progress>, ArchiveError> {
+        let (run, target) = (fetcher.run, fetcher.target);
+        while let Some(batch) = queue.next(self.batch_size) {
+            match fetcher.fetch(&batch).await {
+                Ok(fetched) => {
+                    self.failures.has_succeeded = true;
+                    self.batch_size = (BATCH_GROWTH * batch.len())
+                        .max(self.batch_size)
+                        .min(MAX_IDS_PER_CALL);
+                    self.write(run, target, staged, batch, fetched).await?;
+                }
+                Err(NotFetched::TimeUp) => {
+                    self.batch_size = (batch.len() / 2).max(1);
+                    return Ok(Some(Progress {
+                        rest: pending(ErrorCode::DeadlineExceeded),
+                        is_paused: true,
+                    }));
+                }
+                Err(NotFetched::TooLarge) => {
+                    self.batch_size = (batch.len() / 2).max(1);
+                    queue.first.extend(halves(batch));
+                }
+                Err(NotFetched::Failed(failure)) => {
+                    let next = self.failures.next_step(batch, &failure);
+                    for (report, status) in next.settled {
+                        self.settle(staged, &report, &status)?;
                     }
-                    Err(NotFetched::TimeUp) => {
-                        self.batch_size = (batch.len() / 2).max(1);
-                        return Ok(Progress {
-                            rest: pending(ErrorCode::DeadlineExceeded),
-                            is_paused: true,
-                        });
-                    }
-                    Err(NotFetched::TooLarge) => {
-                        self.batch_size = (batch.len() / 2).max(1);
-                        queue.first.extend(halves(batch));
-                    }
-                    Err(NotFetched::Failed(failure)) => {
-                        let next = self.failures.next_step(batch, &failure);
-                        for (report, status) in next.settled {
-                            self.settle(staged, &report, &status)?;
-                        }
-                        queue.first.extend(next.first);
-                        queue.last.extend(next.last);
-                        if next.gives_up {
-                            log_not_fetched(run, target, &failure);
-                            let code = failure.code;
-                            return Ok(Progress::done(EntriesStatus::Failed { code }));
-                        }
+                    queue.first.extend(next.first);
+                    queue.last.extend(next.last);
+                    if next.gives_up {
+                        log_not_fetched(run, target, &failure);
+                        let code = failure.code;
+                        return Ok(Some(Progress::done(EntriesStatus::Failed { code })));
                     }
                 }
             }
         }
+        Ok(None)
     }
 
     fn next_round(&self, staged: &mut StagedReports) -> Result<Queue, ArchiveError> {

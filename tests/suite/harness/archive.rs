@@ -180,3 +180,12 @@ pub(crate) fn status(snapshot: &Value, region: &str) -> String {
         None => status.to_owned(),
     }
 }
+
+/// The findings of one kind that a snapshot lists, by the IDs of their reports.
+pub(crate) fn found(snapshot: &Value, kind: &str) -> Vec<String> {
+    let findings = snapshot["findings"].as_array().unwrap().iter();
+    let of_kind = findings.filter(|finding| finding["kind"] == kind);
+    of_kind
+        .map(|finding| text(&finding["report_id"]).to_owned())
+        .collect()
+}

@@ -2,6 +2,7 @@
 
 mod archive;
 mod check;
+mod days;
 mod oracle;
 mod random;
 
@@ -19,9 +20,10 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 pub(crate) use self::archive::{
-    Archive, is_object_of, sha256, status, target, targets, text, without_attempts,
+    Archive, found, is_object_of, sha256, status, target, targets, text, without_attempts,
 };
-pub(crate) use self::oracle::expected_entries;
+pub(crate) use self::days::{Days, archived};
+pub(crate) use self::oracle::{expected_entries, failed, pending};
 pub(crate) use self::random::Random;
 use crate::schemas;
 

@@ -64,3 +64,13 @@ pub(super) fn expected_line(account: &str, region: &str, report: &Report) -> Val
         "tags": tags.collect::<BTreeMap<_, _>>(),
     })
 }
+
+/// The status of entries that are still to be fetched.
+pub(crate) fn pending(code: Option<&str>) -> Value {
+    json!({"status": "pending", "code": code})
+}
+
+/// The status of entries that could not be fetched.
+pub(crate) fn failed(code: &str) -> Value {
+    json!({"status": "failed", "code": code})
+}

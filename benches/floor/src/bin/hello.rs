@@ -1,4 +1,4 @@
-//! The least that a Lambda function in Rust can be: the floor of the start.
+//! The smallest Lambda function in Rust: the floor of the start.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;

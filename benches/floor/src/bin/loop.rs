@@ -1,5 +1,5 @@
-//! The least that reading and archiving the reports can cost: each page is fetched, scanned for the token
-//! of the next one, and forgotten; then a file is gzipped, which has the lines that the function archived.
+//! The least that reading and archiving the reports can cost: it fetches each page, scans it for the next
+//! token and discards it; then it gzips a file with the lines that the function has archived.
 //!
 //!     loop ENDPOINT LINES
 
@@ -18,10 +18,10 @@ use hyper_util::rt::TokioExecutor;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-/// The local AWS wants to know who asks, and where, and checks no signature.
+/// The local AWS reads the caller and the Region from this header, and does not verify the signature.
 const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=AKIA111122223333/20261122/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
 
-/// Read from the file and handed to the compressor at a time: a few hundred lines.
+/// The size of the pieces that are read and compressed: a few hundred lines.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 #[tokio::main(flavor = "current_thread")]
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Goes through a whole page; its tokens are made of characters that a form needs not escape.
+/// Scans a whole page. Its tokens consist of characters that a form does not escape.
 fn next_token(page: &[u8]) -> Result<Option<String>, Box<dyn Error>> {
     let mut reader = Reader::from_reader(page);
     let (mut token, mut inside) = (None, false);

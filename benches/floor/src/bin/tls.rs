@@ -1,9 +1,8 @@
-//! TLS in front of a server on loopback, with a certificate of its own.
+//! Terminates TLS in front of a server on loopback, with a certificate of its own.
 //!
 //!     tls PORT CERTIFICATE
 //!
-//! Writes the certificate to the file, prints the port it listens on, and hands every connection on to
-//! PORT.
+//! Writes the certificate to the file, prints the port it listens on, and forwards every connection to PORT.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, certificate] = arguments.as_slice() else {
-        return Err("give the port to hand on to and the file for the certificate".into());
+        return Err("give the port to forward to and the file for the certificate".into());
     };
     let behind = ("127.0.0.1", port.parse::<u16>()?);
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
@@ -36,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         outside.set_nodelay(true)?;
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            // A client that goes away takes its connection with it.
+            // If a client disconnects, its connection ends.
             if let Ok(mut outside) = acceptor.accept(outside).await
                 && let Ok(mut inside) = TcpStream::connect(behind).await
             {

@@ -9,7 +9,7 @@ use aws_credential_types::Credentials;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::{Bucket, http};
+use super::http;
 use crate::domain::target::Region;
 
 /// Attempts of one call, the first included.
@@ -67,11 +67,6 @@ impl Aws {
     /// Returns the configuration that every SDK client shares.
     pub fn config(&self) -> &SdkConfig {
         &self.config
-    }
-
-    /// Returns a bucket.
-    pub fn bucket(&self, name: &str) -> Bucket {
-        Bucket::new(&self.config, name)
     }
 }
 

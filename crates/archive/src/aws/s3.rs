@@ -117,7 +117,8 @@ impl ReadAttempts {
 pub type Sha256Digest = [u8; 32];
 
 impl Bucket {
-    pub(super) fn new(config: &SdkConfig, name: &str) -> Self {
+    /// Creates a client of the bucket of this name; it makes no call yet.
+    pub fn new(config: &SdkConfig, name: &str) -> Self {
         // A custom endpoint (a local S3) rarely has a host name for each bucket.
         let own_endpoint =
             config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();

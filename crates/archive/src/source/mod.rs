@@ -127,7 +127,7 @@ impl Source {
             let location = location.to_owned();
             return Err(Unreadable::NoRegion { location });
         }
-        let bucket = aws.bucket(bucket);
+        let bucket = Bucket::new(aws.config(), bucket);
         Ok(Self::Bucket { bucket, prefix })
     }
 

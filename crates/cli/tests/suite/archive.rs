@@ -158,7 +158,7 @@ impl Archive {
             targets: [target].into(),
         });
         self.write("v1/latest.json", &bytes);
-        let below = |key: &str| layout.strip(key).unwrap().to_owned();
+        let below = |key: &str| key.strip_prefix(PREFIX).unwrap().to_owned();
         self.write(&below(&key), &bytes);
         Run {
             snapshot: below(&key),
