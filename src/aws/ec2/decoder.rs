@@ -1,7 +1,7 @@
 //! Decodes EC2's answers in place of the SDK's decoder.
 //!
-//! The SDK's decoder reads a document that is cut short, or ill-formed in the middle, as one that ends there. It
-//! also fails a whole page for one odd time. So the SDK sends the call, retries it, and decodes what EC2 answers
+//! The SDK's decoder reads a document that is truncated, or ill-formed in the middle, as one that ends there. It
+//! also fails a whole page because of one odd time. So the SDK sends the call, retries it, and decodes what EC2 answers
 //! as an error; an answer that succeeds is decoded here, and refused unless it is a whole document.
 
 use std::fmt::Debug;
@@ -58,7 +58,7 @@ impl<T> Decoder<T> {
         }
     }
 
-    /// The answer to the call.
+    /// Returns the answer to the call.
     ///
     /// # Errors
     /// Fails if the call has not succeeded.

@@ -39,12 +39,12 @@ impl PageCursor {
         }
     }
 
-    /// The rows to request in the next call.
+    /// Returns how many rows to request in the next call.
     pub(crate) fn max_results(&self) -> Option<u32> {
         self.max_results
     }
 
-    /// The token of the next page; `None` for the first one.
+    /// Returns the token of the next page; `None` for the first one.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }

@@ -140,13 +140,13 @@ impl UsageReports {
     }
 }
 
-/// The answer to a dry run: an error that means "you may", if all is well.
+/// Converts the outcome of a dry run, in which a certain error means that the call is permitted.
 fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
     match failure {
         Some(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
         Some(failure) => Err(failure),
         None => Err(CallFailure::malformed(
-            "EC2 answered a dry run as if it were none".to_owned(),
+            "EC2 answered a dry run as a real call".to_owned(),
         )),
     }
 }
