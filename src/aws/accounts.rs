@@ -22,7 +22,7 @@ use image_usage_archive::domain::target::{AccountId, Region};
 /// The account that the function runs in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
-    /// The partition of AWS, such as `aws` or `aws-us-gov`.
+    /// The AWS partition, such as `aws` or `aws-us-gov`.
     pub partition: String,
     /// The account.
     pub account_id: AccountId,
@@ -40,7 +40,7 @@ impl Caller {
         })
     }
 
-    /// A Region of the partition that every account has enabled; `None` for an unknown partition.
+    /// Returns a Region of the partition that every account has enabled; `None` for an unknown partition.
     ///
     /// Source: <https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html>
     pub fn default_region(&self) -> Option<Region> {
@@ -66,7 +66,7 @@ pub struct AccountAccess {
 }
 
 impl AccountAccess {
-    /// The account.
+    /// Returns the account's ID.
     pub fn account_id(&self) -> &AccountId {
         &self.account_id
     }
@@ -75,9 +75,9 @@ impl AccountAccess {
         &self.config
     }
 
-    /// The same access with new credentials: a role is assumed again.
+    /// Returns the same access with new credentials: a role is assumed again.
     ///
-    /// The function's own credentials are Lambda's to renew.
+    /// Lambda renews the function's own credentials.
     pub fn renewed(&self) -> Self {
         match &self.role {
             Some(role) => Self::with_role(self.account_id.clone(), &self.config, Arc::clone(role)),
@@ -108,17 +108,17 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Acts with the function's own credentials, and with the roles they may assume.
+    /// Uses the function's own credentials, and the roles that they may assume.
     pub fn new(aws: &Aws) -> Self {
         Self {
             config: aws.config().clone(),
         }
     }
 
-    /// Asks STS who the function is.
+    /// Asks STS for the function's identity.
     ///
     /// # Errors
-    /// Fails as STS does, after the SDK's retries.
+    /// Fails as STS does, after the SDK's retries, and if the response names no account.
     pub async fn caller(&self) -> Result<Caller, CallFailure> {
         let request = sts(&self.config, "caller").get_caller_identity();
         let answer = request.send().boxed().await?;
@@ -130,7 +130,7 @@ impl Accounts {
         })
     }
 
-    /// Acts in the function's own account, with its own credentials.
+    /// Returns access to the function's own account, with its own credentials.
     pub fn own_account(&self, account_id: AccountId) -> AccountAccess {
         AccountAccess {
             account_id,
@@ -139,7 +139,7 @@ impl Accounts {
         }
     }
 
-    /// Acts in another account, with a role of that account. The role is assumed at the first call.
+    /// Returns access to another account, with a role of that account. The first call assumes the role.
     ///
     /// The credentials come from the STS endpoint of the function's Region: those of the global one are not valid
     /// in opt-in Regions. If the function's Region is one that the other account has not enabled, they come from
@@ -216,8 +216,8 @@ impl Accounts {
     }
 }
 
-/// Whether an account is active: by its `State`; by its `Status`, which Organizations retires, only if there is
-/// no `State`.
+/// Returns whether an account is active: by its `State`, or by its `Status`, which Organizations retires, if there
+/// is no `State`.
 ///
 /// Source: <https://docs.aws.amazon.com/organizations/latest/APIReference/API_Account.html>
 fn is_active(account: &Account) -> Result<bool, CallFailure> {
@@ -338,5 +338,23 @@ mod tests {
         assert_eq!(Caller::from_arn("function-arn"), None);
         assert_eq!(Caller::from_arn(""), None);
         assert_eq!(Caller::from_arn("arn:aws:s3:::bucket"), None);
+    }
+
+    #[test]
+    fn the_state_of_an_account_counts_and_its_status_only_without_a_state() {
+        for (state, status, expected) in [
+            (Some("ACTIVE"), None, Some(true)),
+            (Some("ACTIVE"), Some("SUSPENDED"), Some(true)),
+            (Some("PENDING_ACTIVATION"), Some("ACTIVE"), Some(false)),
+            (None, Some("ACTIVE"), Some(true)),
+            (None, Some("SUSPENDED"), Some(false)),
+            (None, None, None),
+        ] {
+            let account = Account::builder()
+                .set_state(state.map(Into::into))
+                .set_status(status.map(Into::into))
+                .build();
+            assert_eq!(is_active(&account).ok(), expected, "{account:?}");
+        }
     }
 }

@@ -181,6 +181,7 @@ async fn an_organization_that_cannot_be_listed_fails_the_run_and_archives_nothin
     let faults = [
         (FaultKind::Denied, "AccessDeniedException"),
         (FaultKind::RepeatToken, "RepeatedToken"),
+        (FaultKind::TokenCycle { length: 3 }, "RepeatedToken"),
     ];
     for (kind, code) in faults {
         let world = three_accounts(&["us-east-1"]);

@@ -1,7 +1,7 @@
 //! Decodes EC2's answers in place of the SDK's decoder.
 //!
-//! The SDK's decoder reads a document that is cut short, or ill-formed in the middle, as one that ends there. It
-//! also fails a whole page for one odd time. So the SDK sends the call, retries it, and decodes what EC2 answers
+//! The SDK's decoder reads a document that is truncated, or ill-formed in the middle, as one that ends there. It
+//! also fails a whole page because of one odd time. So the SDK sends the call, retries it, and decodes what EC2 answers
 //! as an error; an answer that succeeds is decoded here, and refused unless it is a whole document.
 
 use std::fmt::Debug;
@@ -17,16 +17,13 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
 use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
 use aws_smithy_types::config_bag::{ConfigBag, FrozenLayer};
-use image_usage_archive::aws::{CallFailure, check_whole_document};
-use serde::de::DeserializeOwned;
-
-/// An answer of EC2.
-pub(super) trait Answer: DeserializeOwned + Send + Debug + 'static {
-    /// The name of the document's root element.
-    const ROOT: &'static str;
-}
+use image_usage_archive::aws::CallFailure;
+use quick_xml::de::{DeError, Deserializer};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess};
 
 /// Decodes the answer to one call, and keeps it.
+///
+/// `T` is an enum with one variant, which has the name of the document's root element.
 pub(super) struct Decoder<T> {
     decoded: Arc<Mutex<Option<T>>>,
     /// The operation's settings with the SDK's own decoder, for answers that are errors.
@@ -51,7 +48,7 @@ impl<T: Debug> Debug for Decoder<T> {
     }
 }
 
-impl<T: Answer> Decoder<T> {
+impl<T> Decoder<T> {
     /// Decodes the answer to a call of this operation.
     pub(super) fn new(operation: &impl RuntimePlugin, empty: fn() -> Output) -> Self {
         Self {
@@ -61,7 +58,7 @@ impl<T: Answer> Decoder<T> {
         }
     }
 
-    /// The answer to the call.
+    /// Returns the answer to the call.
     ///
     /// # Errors
     /// Fails if the call has not succeeded.
@@ -73,7 +70,7 @@ impl<T: Answer> Decoder<T> {
 }
 
 #[dyn_dispatch_hint]
-impl<T: Answer> Intercept for Decoder<T> {
+impl<T: DeserializeOwned + Debug + Send + 'static> Intercept for Decoder<T> {
     fn name(&self) -> &'static str {
         "Decoder"
     }
@@ -90,7 +87,7 @@ impl<T: Answer> Intercept for Decoder<T> {
     }
 }
 
-impl<T: Answer> DeserializeResponse for Decoder<T> {
+impl<T: DeserializeOwned + Debug + Send> DeserializeResponse for Decoder<T> {
     fn deserialize_nonstreaming_with_config(
         &self,
         response: &HttpResponse,
@@ -104,110 +101,154 @@ impl<T: Answer> DeserializeResponse for Decoder<T> {
             return sdk.deserialize_nonstreaming_with_config(response, config);
         }
         let body = response.body().bytes().unwrap_or_default();
-        let answer = decode(body).map_err(|problem| OrchestratorError::response(problem.into()))?;
+        let answer = decode(body).map_err(|error| OrchestratorError::response(error.into()))?;
         *self.decoded.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
         Ok((self.empty)())
     }
 }
 
-/// Decodes a document.
+/// Decodes a document in one pass.
 ///
 /// # Errors
-/// Fails if it is not whole and well-formed, or has another root element.
-fn decode<T: Answer>(document: &[u8]) -> Result<T, String> {
-    let root = check_whole_document(document)?;
-    if root != T::ROOT {
-        return Err(format!("the answer is a {root} and not a {}", T::ROOT));
+/// Fails if it is not whole and well-formed, has another root element, or has a field twice. Attributes are not
+/// checked: EC2 sends none except the namespace.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DeError> {
+    let text = std::str::from_utf8(body).map_err(DeError::custom)?;
+    let mut document = Deserializer::from_str(text);
+    let answer = T::deserialize(&mut document)?;
+    // The deserializer stops after the root element.
+    match (&mut document).next_element::<IgnoredAny>()? {
+        None => Ok(answer),
+        Some(_) => Err(DeError::custom("the root element is not the last")),
     }
-    quick_xml::de::from_reader(document)
-        .map_err(|error| format!("the answer is malformed: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers::{EntriesPage, ReportsPage};
+    use serde::Deserialize;
+
     use super::*;
 
-    const PAGE: &str = "\
-        <?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-        <DescribeImageUsageReportsResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\n\
-        <requestId>r</requestId><imageUsageReportSet>\n\
-        <item><reportId>amiur-1</reportId><imageId>ami-1</imageId><state>error</state>\
-        <stateReason> odd &lt;b&gt; &#x1f600; </stateReason><creationTime>2026-11-12T06:00:05.250Z</creationTime>\
-        <newField><item><a>1</a></item></newField>\
-        <resourceTypeSet><item><resourceType>ec2:LaunchTemplate</resourceType><resourceTypeOptionSet><item>\
-        <optionName>version-depth</optionName><optionValueSet><item>100</item></optionValueSet></item>\
-        </resourceTypeOptionSet></item></resourceTypeSet><accountIdSet><item>222233334444</item></accountIdSet>\
-        <tagSet><item><key>Owner</key><value>TeamA</value></item><item><key>Empty</key><value/></item></tagSet></item>\n\
-        <item/></imageUsageReportSet><nextToken>more</nextToken></DescribeImageUsageReportsResponse>\n";
-
-    fn page(text: &str) -> Result<ReportsPage, String> {
-        decode(text.as_bytes())
+    #[derive(Debug, Deserialize)]
+    enum Answer {
+        ListResponse(Listed),
     }
 
-    #[test]
-    fn a_page_is_decoded_verbatim_and_unknown_fields_are_ignored() {
-        let page = page(PAGE).unwrap().into_page();
-        assert_eq!(page.next_token.as_deref(), Some("more"));
-        let [report, bare] = &page.rows[..] else {
-            panic!("{page:?}")
-        };
-        assert_eq!(report.report_id.as_deref(), Some("amiur-1"));
-        assert_eq!(report.state_reason.as_deref(), Some(" odd <b> \u{1f600} "));
-        assert_eq!(report.resource_types[0].options[0].values, ["100"]);
-        assert_eq!(report.requested_account_ids, ["222233334444"]);
-        assert_eq!(report.tags["Owner"].as_deref(), Some("TeamA"));
-        assert_eq!(report.tags["Empty"].as_deref(), Some(""));
-        assert_eq!(*bare, Default::default());
+    #[derive(Default, Debug, PartialEq, Deserialize)]
+    #[serde(default)]
+    struct Listed {
+        name: Option<String>,
+        rows: Rows,
     }
 
-    #[test]
-    fn every_cut_of_a_page_is_refused() {
-        for end in 0..PAGE.trim_end().len() {
-            if PAGE.is_char_boundary(end) {
-                assert!(page(&PAGE[..end]).is_err(), "cut after {end} bytes");
-            }
+    #[derive(Default, Debug, PartialEq, Deserialize)]
+    #[serde(default)]
+    struct Rows {
+        item: Vec<String>,
+    }
+
+    fn document(fields: &str) -> String {
+        format!("<ListResponse xmlns=\"ec2\">{fields}</ListResponse>")
+    }
+
+    fn read(document: &str) -> Listed {
+        let Answer::ListResponse(listed) = decode(document.as_bytes()).unwrap();
+        listed
+    }
+
+    fn problem(document: &str) -> String {
+        match decode::<Answer>(document.as_bytes()) {
+            Ok(read) => panic!("{document} was read as {read:?}"),
+            Err(error) => error.to_string(),
         }
     }
 
     #[test]
-    fn another_root_a_second_one_and_text_outside_are_refused() {
-        for wrong in [
-            "<Response/>",
-            "<DescribeImageUsageReportsResponse/><DescribeImageUsageReportsResponse/>",
-            "<DescribeImageUsageReportsResponse/>text",
-            "<DescribeImageUsageReportsResponse></a>",
-            "",
+    fn a_document_cut_at_any_byte_is_refused() {
+        let document = "<?xml version=\"1.0\"?>\n<ListResponse xmlns=\"ec2\"><!-- - --><name>a&amp;<![CDATA[b]]>\
+            </name><rows><item>1</item><item/></rows>\
+            <future><item>&lt;</item></future></ListResponse>";
+        read(document);
+        for end in 0..document.len() {
+            problem(&document[..end]);
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_not_one_well_formed_element_is_refused_with_the_reason() {
+        for (document, reason) in [
+            (String::new(), "unexpected"),
+            (
+                "<a/>".to_owned(),
+                "unknown variant `a`, expected `ListResponse`",
+            ),
+            (
+                "<html><body>Unavailable</body></html>".to_owned(),
+                "unknown variant `html`",
+            ),
+            (document("").repeat(2), "not the last"),
+            (format!("{}<a/>", document("")), "not the last"),
+            (format!("{}more", document("")), "not the last"),
+            (format!("{}&amp;", document("")), "not the last"),
+            (format!("{}</a>", document("")), "`</a>`"),
+            (format!("more{}", document("")), "unknown variant `$text`"),
+            (document("<name>a</rows>"), "expected `</name>`"),
+            (document("<future><a></b></future>"), "expected `</a>`"),
+            (document("<name><a/></name>"), "mixed content"),
+            (document("<name>a<a/></name>"), "mixed content"),
+            (
+                document("<name>a</name><name>b</name>"),
+                "duplicate field `name`",
+            ),
+            (document("<name>&me;</name>"), "`me`"),
+            (document("<name>a & b</name>"), "reference not closed"),
+            (document("<name>&#xD800;</name>"), "character"),
+            (document("<name>&#0;</name>"), "character"),
+            (document("<name>&#+65;</name>"), "sign"),
         ] {
-            assert!(page(wrong).is_err(), "{wrong}");
+            let problem = problem(&document);
+            assert!(problem.contains(reason), "{document}: {problem}");
         }
-        let bare = page("<DescribeImageUsageReportsResponse/>").unwrap();
-        assert!(bare.into_page().rows.is_empty());
+        assert!(decode::<Answer>(b"<ListResponse>\xff</ListResponse>").is_err());
     }
 
     #[test]
-    fn an_odd_field_costs_its_report_that_field_and_nothing_else() {
-        let odd = PAGE
-            .replace("amiur-1", "")
-            .replace("2026-11-12T06:00:05.250Z", "")
-            .replace("<nextToken>more</nextToken>", "<nextToken/>");
-        let page = page(&odd).unwrap().into_page();
-        assert_eq!(page.next_token, None);
-        let report = &page.rows[0];
-        assert_eq!((&report.report_id, report.creation_time), (&None, None));
-        assert_eq!(report.image_id.as_deref(), Some("ami-1"));
-        let entries = "<DescribeImageUsageReportEntriesResponse><imageUsageReportEntrySet><item>\
-            <resourceType>ec2:Instance</resourceType><reportId>amiur-1</reportId><usageCount>many</usageCount>\
-            <accountId>210987654321</accountId><reportCreationTime>soon</reportCreationTime></item>\
-            </imageUsageReportEntrySet></DescribeImageUsageReportEntriesResponse>";
-        let page = decode::<EntriesPage>(entries.as_bytes())
-            .unwrap()
-            .into_page();
-        let entry = &page.rows[0];
-        assert_eq!(
-            (entry.usage_count, entry.report_creation_time),
-            (None, None)
+    fn white_space_comments_and_instructions_around_the_root_are_ignored() {
+        let document = format!(
+            "\u{feff}<?xml version=\"1.0\"?>\n<!-- a --><!DOCTYPE b>{}\n<!-- c --><?d?>\n",
+            document("<name>a</name>")
         );
-        assert_eq!(entry.consumer_account_id.as_deref(), Some("210987654321"));
+        assert_eq!(read(&document).name.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_text_is_read_whole_however_it_is_written() {
+        for written in [
+            "Team &lt;A&#62;&#x20;",
+            "<![CDATA[Team <A> ]]>",
+            "Team<![CDATA[ <A]]>&gt; ",
+            "<!-- one -->Team <!-- two -->&lt;A<?three?>&gt; ",
+        ] {
+            let read = read(&document(&format!("<name>{written}</name>")));
+            assert_eq!(read.name.as_deref(), Some("Team <A> "), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_none_and_an_empty_one_is_empty() {
+        assert_eq!(read("<ListResponse/>"), Listed::default());
+        for empty in ["<name/>", "<name></name>", "<name><!-- --></name>"] {
+            assert_eq!(read(&document(empty)).name.as_deref(), Some(""), "{empty}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_prefixes_are_not_needed() {
+        let read = read(&document(
+            "<future><name>b</name><item/><ListResponse/></future>text<x:name xmlns:x='y'>a</x:name><future/>\
+             <rows>\n <item>1</item>\n <item/><future/></rows>",
+        ));
+        assert_eq!(read.name.as_deref(), Some("a"));
+        assert_eq!(read.rows.item, ["1", ""]);
     }
 }

@@ -39,12 +39,12 @@ impl PageCursor {
         }
     }
 
-    /// The rows to request in the next call.
+    /// Returns how many rows to request in the next call.
     pub(crate) fn max_results(&self) -> Option<u32> {
         self.max_results
     }
 
-    /// The token of the next page; `None` for the first one.
+    /// Returns the token of the next page; `None` for the first one.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
@@ -89,5 +89,67 @@ impl PageCursor {
         }
         self.token = next;
         Ok(self.token.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(kind: FailureKind) -> CallFailure {
+        CallFailure::own(ErrorCode::MalformedResponse, String::new(), kind)
+    }
+
+    #[test]
+    fn a_listing_ends_at_a_page_without_a_token() {
+        let mut cursor = PageCursor::new(None);
+        assert!(cursor.advance(Some("a".to_owned())).unwrap());
+        assert_eq!(cursor.token(), Some("a"));
+        assert!(!cursor.advance(None).unwrap());
+    }
+
+    #[test]
+    fn a_cycle_of_tokens_is_a_transient_failure_of_its_own_code() {
+        let mut cursor = PageCursor::new(None);
+        let mut tokens = ["a", "b", "c"].into_iter().cycle().take(20);
+        let repeated = tokens
+            .find_map(|token| cursor.advance(Some(token.to_owned())).err())
+            .unwrap();
+        assert_eq!(repeated.code, "RepeatedToken");
+        assert_eq!(repeated.kind, FailureKind::Transient);
+    }
+
+    #[test]
+    fn an_expired_token_restarts_a_listing_once_and_never_its_first_page() {
+        let expired = failure(FailureKind::TokenRefused);
+        let mut cursor = PageCursor::new(Some(500));
+        assert!(!cursor.restart_after(&expired));
+        cursor.advance(Some("a".to_owned())).unwrap();
+        assert!(cursor.restart_after(&expired));
+        assert_eq!((cursor.token(), cursor.max_results()), (None, Some(500)));
+        // EC2 may return the tokens of the first attempt again.
+        cursor.advance(Some("a".to_owned())).unwrap();
+        assert!(!cursor.restart_after(&expired));
+    }
+
+    #[test]
+    fn a_refused_page_size_is_halved_and_at_last_left_to_ec2() {
+        let refused = failure(FailureKind::PageSizeRefused);
+        let mut cursor = PageCursor::new(Some(5));
+        for smaller in [Some(2), Some(1), None] {
+            cursor.advance(Some("a".to_owned())).unwrap();
+            assert!(cursor.restart_after(&refused));
+            assert_eq!((cursor.token(), cursor.max_results()), (None, smaller));
+        }
+        assert!(!cursor.restart_after(&refused));
+    }
+
+    #[test]
+    fn a_page_size_that_is_refused_beside_ids_is_left_to_ec2_at_once() {
+        let mut cursor = PageCursor::new(Some(500));
+        assert!(!cursor.restart_after(&failure(FailureKind::Denied)));
+        assert!(cursor.restart_after(&failure(FailureKind::PageSizeBesideIds)));
+        assert_eq!(cursor.max_results(), None);
+        assert!(!cursor.restart_after(&failure(FailureKind::PageSizeBesideIds)));
     }
 }

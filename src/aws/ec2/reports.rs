@@ -15,7 +15,7 @@ use image_usage_archive::documents::ReportFilter;
 use image_usage_archive::domain::report::{UsageEntry, UsageReport};
 use image_usage_archive::domain::target::Region;
 
-use super::answers::{EntriesPage, ReportsPage};
+use super::answers::{EntriesAnswer, ReportsAnswer};
 use super::client::client;
 use super::decoder::Decoder;
 use super::pagination::ListedPage;
@@ -62,7 +62,7 @@ impl UsageReports {
         query: &ReportQuery,
         token: Option<&str>,
     ) -> Result<ListedPage<UsageReport>, CallFailure> {
-        let decoder = Decoder::<ReportsPage>::new(&DescribeImageUsageReports::new(), || {
+        let decoder = Decoder::<ReportsAnswer>::new(&DescribeImageUsageReports::new(), || {
             Output::erase(DescribeImageUsageReportsOutput::builder().build())
         });
         self.request(query)
@@ -72,7 +72,7 @@ impl UsageReports {
             .send()
             .boxed()
             .await?;
-        decoder.take().map(ReportsPage::into_page)
+        decoder.take().map(ListedPage::from)
     }
 
     /// Reads one page of the entries of some reports, at most 200.
@@ -87,9 +87,10 @@ impl UsageReports {
         max_results: Option<u32>,
         token: Option<&str>,
     ) -> Result<ListedPage<UsageEntry>, CallFailure> {
-        let decoder = Decoder::<EntriesPage>::new(&DescribeImageUsageReportEntries::new(), || {
-            Output::erase(DescribeImageUsageReportEntriesOutput::builder().build())
-        });
+        let decoder =
+            Decoder::<EntriesAnswer>::new(&DescribeImageUsageReportEntries::new(), || {
+                Output::erase(DescribeImageUsageReportEntriesOutput::builder().build())
+            });
         self.client
             .describe_image_usage_report_entries()
             .set_report_ids(Some(report_ids.to_vec()))
@@ -100,7 +101,7 @@ impl UsageReports {
             .send()
             .boxed()
             .await?;
-        decoder.take().map(EntriesPage::into_page)
+        decoder.take().map(ListedPage::from)
     }
 
     /// Asks EC2 whether it would permit the listing.
@@ -139,13 +140,13 @@ impl UsageReports {
     }
 }
 
-/// The answer to a dry run: an error that means "you may", if all is well.
+/// Converts the outcome of a dry run, in which a certain error means that the call is permitted.
 fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
     match failure {
         Some(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
         Some(failure) => Err(failure),
         None => Err(CallFailure::malformed(
-            "EC2 answered a dry run as if it were none".to_owned(),
+            "EC2 answered a dry run as a real call".to_owned(),
         )),
     }
 }

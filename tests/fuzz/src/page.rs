@@ -1,4 +1,4 @@
-//! Any bytes as EC2's answer to a call for a page of reports, read by the real client and written as
+//! Any bytes as EC2's response to a call for a page of reports, decoded by the real client and written as
 //! lines.
 
 use std::collections::BTreeMap;
@@ -17,15 +17,15 @@ use image_usage_auditor::aws::Accounts;
 use image_usage_auditor::aws::ec2::{ReportQuery, UsageReports};
 use serde_json::{Value, json};
 
-/// The error code of a second answer, an error that isn't tried again: an input costs one retry at most.
+/// The error code of the second response to a call, which is not retried: an input costs at most one retry.
 pub(crate) const SECOND_ANSWER: &str = "NoSecondAnswer";
 
-/// How the call with each page token is answered: HTTP status and body.
-type Answers = Arc<Mutex<BTreeMap<String, (u16, Vec<u8>)>>>;
+/// The HTTP status and the body of the response to each page token.
+type Responses = Arc<Mutex<BTreeMap<String, (u16, Vec<u8>)>>>;
 
-/// An EC2 on loopback that gives each page the bytes it is told to.
+/// An EC2 on loopback that responds with given bytes.
 pub(crate) struct ReplayedEc2 {
-    answers: Answers,
+    responses: Responses,
     asked: AtomicU64,
     reports: UsageReports,
     target: Target,
@@ -35,12 +35,12 @@ impl ReplayedEc2 {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let answers = Answers::default();
-        let known = Arc::clone(&answers);
+        let responses = Responses::default();
+        let known = Arc::clone(&responses);
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 let (connection, known) = (connection.unwrap(), Arc::clone(&known));
-                // A client that has gone away has its reasons.
+                // A client may close its connection at any time.
                 std::thread::spawn(move || serve(connection, &known).ok());
             }
         });
@@ -51,30 +51,33 @@ impl ReplayedEc2 {
         let aws = Aws::at_endpoint(&endpoint, &target.region, "AKIA111122223333").await;
         let access = Accounts::new(&aws).own_account(target.account_id.clone());
         Self {
-            answers,
+            responses,
             asked: AtomicU64::new(0),
             reports: UsageReports::new(&access, &target.region),
             target,
         }
     }
 
-    /// Reads a page that EC2 answers with this status and these bytes.
+    /// Reads a page to which EC2 responds with this status and these bytes.
     pub(crate) async fn read(
         &self,
         status: u16,
         body: &[u8],
     ) -> Result<Vec<UsageReport>, CallFailure> {
         let token = self.asked.fetch_add(1, Ordering::Relaxed).to_string();
-        let answer = (status, body.to_owned());
-        self.answers.lock().unwrap().insert(token.clone(), answer);
+        let response = (status, body.to_owned());
+        self.responses
+            .lock()
+            .unwrap()
+            .insert(token.clone(), response);
         let query = ReportQuery::default();
         let page = self.reports.page(&query, Some(&token)).await?;
         assert_ne!(page.next_token.as_deref(), Some(""));
         Ok(page.rows)
     }
 
-    /// Checks that some bytes, taken as a page and as an error, give lines that hold what was read, or
-    /// a failure that can be told.
+    /// Checks that any bytes, as a page and as an error, result in lines that hold what was read, or in a
+    /// failure that can be recorded.
     pub(crate) async fn check(&self, body: &[u8]) {
         for status in [200, 400] {
             match self.read(status, body).await {
@@ -93,9 +96,9 @@ impl ReplayedEc2 {
     }
 }
 
-/// Answers the calls of one connection, each in one write: the bytes may be anything, the HTTP around
-/// them is right.
-fn serve(mut connection: TcpStream, answers: &Answers) -> io::Result<()> {
+/// Responds to the calls of one connection, each in one write. The body may be anything, the HTTP around it is
+/// valid.
+fn serve(mut connection: TcpStream, responses: &Responses) -> io::Result<()> {
     let mut calls = BufReader::new(connection.try_clone()?);
     loop {
         let (mut line, mut length) = (String::new(), 0);
@@ -116,8 +119,8 @@ fn serve(mut connection: TcpStream, answers: &Answers) -> io::Result<()> {
             .split('&')
             .find_map(|parameter| parameter.strip_prefix("NextToken="))
             .unwrap();
-        let answer = answers.lock().unwrap().remove(token);
-        let (status, body) = answer.unwrap_or_else(|| {
+        let response = responses.lock().unwrap().remove(token);
+        let (status, body) = response.unwrap_or_else(|| {
             let refusal = format!(
                 "<Response><Errors><Error><Code>{SECOND_ANSWER}</Code></Error></Errors></Response>"
             );
@@ -131,8 +134,7 @@ fn serve(mut connection: TcpStream, answers: &Answers) -> io::Result<()> {
     }
 }
 
-/// Checks that a report's line, and each of its findings, is one line of JSON that gives back what
-/// went in.
+/// Checks that a report's line, and each of its findings, is one line of JSON with the same values.
 pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     let policy = Policy {
         expiry_window_days: 7,
@@ -146,9 +148,9 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     let whole = ReportLine::new(target, report, findings, &entries);
     let line = one_line(&whole);
     // The run writes a line in two steps.
-    let members = serde_json::to_vec(&ReportFields::new(target, report)).unwrap();
+    let fields = serde_json::to_vec(&ReportFields::new(target, report)).unwrap();
     let mut written = Vec::new();
-    ReportLine::write(&mut written, &members, findings, &entries).unwrap();
+    ReportLine::write(&mut written, &fields, findings, &entries).unwrap();
     assert_eq!(
         written.strip_suffix(b"\n").unwrap(),
         serde_json::to_vec(&whole).unwrap()

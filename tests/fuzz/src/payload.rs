@@ -5,10 +5,10 @@ use image_usage_archive::layout::Layout;
 use image_usage_auditor::request::{InvalidRequest, Request};
 use serde_json::Value;
 
-/// Checks that some bytes, taken as a payload, give a request that can be carried out or an error that
-/// can be told.
+/// Checks that any bytes, as a payload, result in a request that can be carried out or in an error that can be
+/// reported.
 pub(crate) fn check(bytes: &[u8]) {
-    // Lambda takes only JSON; what isn't never reaches the function.
+    // Lambda accepts only JSON; anything else never reaches the function.
     let Ok(payload) = serde_json::from_slice::<Value>(bytes) else {
         return;
     };
@@ -18,8 +18,8 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// Checks that a request keeps its promises: a scope that says whether it is narrowed, a number that
-/// fits on the wire, and a key that stays in its place.
+/// Checks the invariants of a request: its scope says whether it is narrowed, its number fits on the wire, and
+/// its key stays below the prefix.
 pub(crate) fn check_request(request: &Request) {
     let scope = &request.scope;
     let narrowed = !(scope.image_ids.is_empty()
@@ -50,7 +50,7 @@ pub(crate) fn check_request(request: &Request) {
     assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
 }
 
-/// Checks that a refusal says something, and that it stays on one line of JSON whatever it quotes.
+/// Checks that a refusal has a message, and that it is one line of JSON whatever it quotes.
 pub(crate) fn check_refusal(refusal: &InvalidRequest) {
     let text = refusal.to_string();
     assert!(!text.is_empty());

@@ -20,8 +20,8 @@ thread_local! {
     });
 }
 
-/// Asks for unreadable pages until the client may not ask again: from then on such a page costs no
-/// wait, and its own failure is seen.
+/// Reads unreadable pages until the client has no retries left: from then on such a page costs no wait, and
+/// its own failure is visible.
 async fn spend_retries(ec2: &page::ReplayedEc2) {
     const AT_A_TIME: usize = 512;
     while ec2
