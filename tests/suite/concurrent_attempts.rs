@@ -248,30 +248,27 @@ async fn a_slow_attempt_returns_the_snapshot_of_a_fast_one() {
 async fn an_attempt_archives_objects_of_its_own_even_if_another_has_archived_its() {
     let mut facts = Facts::new(30);
     let aws = local_aws(&facts.world).await;
-    // The first attempt has archived all its objects when its snapshot is held up.
-    let held_up = Fault::new(FaultKind::Latency {
-        milliseconds: 10_000,
-    });
+    // The first attempt has archived all its objects when the facts change; either attempt may win.
     aws.faults().add(
-        held_up
+        Fault::new(FaultKind::Status503)
             .on("PutObject")
             .on_key("snapshots/")
-            .when(When::FirstN(1)),
+            .when(When::FirstN(6)),
     );
     let (first, second) = (auditor_of_all(&aws).await, auditor_of_all(&aws).await);
     let later = async {
         until(|| aws.faults().injected() >= 1).await;
-        aws.faults().clear();
         facts.change();
         run(&second, scheduled_event()).await.unwrap()
     };
     let (first, second) = tokio::join!(run(&first, scheduled_event()), later);
     let first = first.unwrap();
-    assert!(first.already_archived && !second.already_archived);
     assert_eq!(first.snapshot, second.snapshot);
+    assert_ne!(first.already_archived, second.already_archived);
     let snapshot = check_only_run(&aws, &facts, &second);
+    let in_error = if first.already_archived { 3 } else { 0 };
     assert_eq!(
-        snapshot["counts"]["reports"]["error"], 3,
+        snapshot["counts"]["reports"]["error"], in_error,
         "the snapshot names the objects of the attempt that wrote it"
     );
 }

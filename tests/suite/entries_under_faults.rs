@@ -103,7 +103,7 @@ async fn unarchived_entries_of_a_report_within_the_window_are_the_most_urgent_fi
     expiring amiur-edge false
     stuck amiur-pending null
     "#);
-    assert_snapshot!(text(&snapshot["findings"][1]["message"]), @r#"expires in 7 days 0 hours, at 2026-11-29T06:00:05Z, and its entries are not archived: UnauthorizedOperation"#);
+    assert_snapshot!(text(&snapshot["findings"][1]["message"]), @r#"expires in 7 days 0 hours, at 2026-11-29T06:00:05Z; its entries are not archived: UnauthorizedOperation"#);
     // A denial is not retried.
     assert_eq!(days.requested_entries().len(), 1);
 
