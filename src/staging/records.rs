@@ -1,7 +1,7 @@
 //! What is known of each report of a target, in memory: 28 bytes a report, and as much again for the table
 //! that holds them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::io;
 use std::num::NonZeroU16;
@@ -16,7 +16,7 @@ use super::spool::StagedHead;
 /// What is known of each report of a target, by its key.
 #[derive(Default, Debug)]
 pub(crate) struct ReportRecords {
-    records: HashMap<ReportKey, ReportRecord>,
+    records: BTreeMap<ReportKey, ReportRecord>,
     states: Interner<Option<ReportState>>,
     /// Where entries are, without their count.
     places: Interner<EntriesStatus>,
