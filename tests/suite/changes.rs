@@ -1,13 +1,13 @@
 //! What a run says has changed since the previous one, and which run is the previous one.
 
-use insta::{assert_compact_json_snapshot, assert_json_snapshot};
+use insta::{assert_compact_json_snapshot, assert_snapshot};
 use local_aws::{Fault, FaultKind, Page, When};
 use serde_json::{Value, json};
 use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, But, Days, LATEST, LISTING, OTHER_REGION, REGION, TWO_REGIONS, checked, found, now,
-    run, run_at, sha256, target, used,
+    ACCOUNT, But, Days, LATEST, LISTING, OTHER_REGION, REGION, TWO_REGIONS, checked, found,
+    line_by_line, now, run, run_at, sha256, target, used,
 };
 
 #[tokio::test]
@@ -42,64 +42,22 @@ async fn changes_list_the_findings_that_opened_and_were_resolved_and_the_reports
     days.delete(REGION, "amiur-deleted");
     days.put(REGION, [used("amiur-new", 0).in_state("error")]);
     let second = days.next_day().await;
-    assert_json_snapshot!(second["changes"], @r#"
-    {
-      "appeared": [
-        {
-          "account_id": "111122223333",
-          "image_id": "ami-0abcdef1234567890",
-          "region": "us-east-1",
-          "report_id": "amiur-new",
-          "state": "error"
-        }
-      ],
-      "appeared_omitted": 0,
-      "changed_state": [],
-      "changed_state_omitted": 0,
-      "findings": {
-        "continuing": 1,
-        "opened": 2,
-        "resolved": 2,
-        "unseen": 0
-      },
-      "gone": [
-        {
-          "account_id": "111122223333",
-          "archived": false,
-          "image_id": "ami-0abcdef1234567890",
-          "region": "us-east-1",
-          "report_id": "amiur-deleted"
-        },
-        {
-          "account_id": "111122223333",
-          "archived": true,
-          "image_id": "ami-0abcdef1234567890",
-          "region": "us-east-1",
-          "report_id": "amiur-expires"
-        }
-      ],
-      "gone_omitted": 0,
-      "opened": [
-        "111122223333/us-east-1/amiur-new/failed",
-        "111122223333/us-east-1/amiur-soon/expiring"
-      ],
-      "opened_omitted": 0,
-      "reports": {
-        "appeared": 1,
-        "changed_state": 0,
-        "gone": 2,
-        "gone_unarchived": 0,
-        "unseen": 0
-      },
-      "resolved": [
-        "111122223333/us-east-1/amiur-deleted/failed",
-        "111122223333/us-east-1/amiur-expires/expiring"
-      ],
-      "resolved_omitted": 0,
-      "targets_added": [],
-      "targets_not_compared": [],
-      "targets_removed": []
-    }
+    assert_snapshot!(line_by_line(&second["changes"]), @r#"
+    appeared: [{"account_id":"111122223333","image_id":"ami-0abcdef1234567890","region":"us-east-1","report_id":"amiur-new","state":"error"}]
+    appeared_omitted: 0
+    changed_state: []
+    changed_state_omitted: 0
+    findings: {"continuing":1,"opened":2,"resolved":2,"unseen":0}
+    gone: [{"account_id":"111122223333","archived":false,"image_id":"ami-0abcdef1234567890","region":"us-east-1","report_id":"amiur-deleted"},{"account_id":"111122223333","archived":true,"image_id":"ami-0abcdef1234567890","region":"us-east-1","report_id":"amiur-expires"}]
+    gone_omitted: 0
+    opened: ["111122223333/us-east-1/amiur-new/failed","111122223333/us-east-1/amiur-soon/expiring"]
+    opened_omitted: 0
+    reports: {"appeared":1,"changed_state":0,"gone":2,"gone_unarchived":0,"unseen":0}
+    resolved: ["111122223333/us-east-1/amiur-deleted/failed","111122223333/us-east-1/amiur-expires/expiring"]
+    resolved_omitted: 0
+    targets_added: []
+    targets_not_compared: []
+    targets_removed: []
     "#);
     let third = days.next_day().await;
     assert_compact_json_snapshot!(third["changes"]["findings"], @r#"{"continuing": 3, "opened": 0, "resolved": 0, "unseen": 0}"#);

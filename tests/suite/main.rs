@@ -13,6 +13,7 @@ mod earlier_objects;
 mod entries;
 mod entries_under_faults;
 mod faults;
+mod fuzz_corpus;
 mod harness;
 mod house;
 mod invalid_input;

@@ -1,15 +1,8 @@
-//! Input that wants something else than to be read: properties that hold for any of it.
-//!
-//! `make fuzz` runs the checks of [`payload`] and [`page`] on inputs that libFuzzer makes up; here they
-//! run on the same seeds and on a fixed set of mutations of them.
+//! Properties that hold for any input, however hostile.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read;
 
-use flate2::read::MultiGzDecoder;
-use futures_util::{StreamExt, stream};
 use image_usage_archive::domain::report::{ResourceType, ResourceTypeOption, UsageReport};
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{AccountId, Region, Target};
@@ -24,16 +17,15 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 
 use crate::harness::{
-    ACCOUNT, Archive, NOW, auditor, local_aws, now, project_file, run, scheduled_event, target,
-    text, world,
+    ACCOUNT, NOW, REGION, audit, local_aws, now, scheduled_event, target, text, world,
 };
 
 #[path = "../fuzz/src/page.rs"]
-mod page;
+pub(crate) mod page;
 #[path = "../fuzz/src/payload.rs"]
-mod payload;
+pub(crate) mod payload;
 
-/// So many cases, the same ones each time unless `PROPTEST_RNG_SEED` says other.
+/// This number of cases, the same ones each time unless `PROPTEST_RNG_SEED` is set.
 fn cases(cases: u32) -> ProptestConfig {
     let mut config = ProptestConfig::with_cases(cases);
     config.failure_persistence = None;
@@ -44,7 +36,7 @@ fn cases(cases: u32) -> ProptestConfig {
 }
 
 /// Texts that have broken programs before.
-const NASTY: [&str; 20] = [
+pub(crate) const NASTY: [&str; 20] = [
     "",
     " ",
     "\t \n",
@@ -84,7 +76,7 @@ fn xml_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any text at all, with the control characters that XML 1.0 can't carry.
+/// Any text, including the control characters that XML 1.0 cannot carry.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         xml_text(),
@@ -110,7 +102,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A payload that is nearly right: known members, some with values of the right kind.
+/// A payload that is nearly valid: known fields, some with values of the right kind.
 fn near_payload() -> impl Strategy<Value = Value> {
     let names = proptest::sample::select(vec![
         "regions",
@@ -163,7 +155,7 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     #[test]
-    fn any_payload_is_a_request_or_is_refused_in_words(
+    fn any_payload_is_a_request_or_is_refused_with_a_message(
         given in prop_oneof![any_json(), near_payload(), event()],
     ) {
         match Request::from_payload(given, NOW.parse().unwrap()) {
@@ -194,7 +186,7 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     #[test]
-    fn any_settings_are_understood_or_refused_with_their_variable(
+    fn any_settings_are_accepted_or_refused_with_the_name_of_their_variable(
         index in 0..VARIABLES.len(),
         value in prop_oneof![any_text(), "[0-9]{0,12}", "[a-z0-9.-]{0,70}", "([a-z./]{0,4}/){0,4}"],
     ) {
@@ -265,7 +257,7 @@ proptest! {
     }
 }
 
-/// Checks that a key names one place whoever reads it: a store, a path on disk, a URL.
+/// Checks that a key means the same as an object, as a path on disk and in a URL.
 fn check_key(key: &str) {
     assert!(key.len() <= 1_024, "{key:?}");
     assert!(!key.chars().any(char::is_control), "{key:?}");
@@ -282,7 +274,7 @@ fn one_line<T: serde::Serialize + ?Sized>(value: &T) {
 fn known_target() -> Target {
     Target {
         account_id: ACCOUNT.parse().unwrap(),
-        region: "us-east-1".parse().unwrap(),
+        region: REGION.parse().unwrap(),
     }
 }
 
@@ -329,13 +321,13 @@ proptest! {
     #![proptest_config(cases(500))]
 
     #[test]
-    fn a_report_of_any_texts_is_one_line_that_gives_them_back(report in any_report()) {
+    fn a_report_of_any_texts_is_one_line_from_which_they_can_be_read(report in any_report()) {
         page::check_line(&known_target(), &report);
     }
 }
 
 prop_compose! {
-    /// What EC2 could hold, as far as XML can carry it.
+    /// A report of any texts that XML can carry.
     fn carried_report()(
         image_id in proptest::option::of(xml_text()),
         report_id in xml_text(),
@@ -371,7 +363,7 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn what_goes_over_the_wire_is_archived_word_for_word(reports in vec(carried_report(), 1..40)) {
+    fn what_ec2_returns_is_archived_verbatim(reports in vec(carried_report(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -387,201 +379,45 @@ async fn check_run(mut reports: Vec<Report>) {
         let id = report.report_id.as_mut().unwrap();
         id.push_str(&index.to_string());
     }
-    let world = world(&["us-east-1"]);
-    world.put_reports(ACCOUNT, "us-east-1", reports.clone());
+    let world = world(&[REGION]);
+    world.put_reports(ACCOUNT, REGION, reports.clone());
     let aws = local_aws(&world).await;
-    let summary = run(&auditor(&aws, &[]).await, scheduled_event())
-        .await
-        .unwrap();
-    let archive = Archive::of(&aws);
+    let (summary, archive) = audit(&aws, REGION).await;
     let snapshot = archive.snapshot(&summary);
     assert_eq!(snapshot["status"], "complete");
-    let key = text(&target(&snapshot, "us-east-1")["object"]["key"]);
-    let mut lines = Vec::new();
-    MultiGzDecoder::new(archive.bytes(key).as_slice())
-        .read_to_end(&mut lines)
-        .unwrap();
-    assert_eq!(lines.pop(), Some(b'\n'));
-    let lines: Vec<&[u8]> = lines.split(|&byte| byte == b'\n').collect();
+    let written = archive.unzipped(text(&target(&snapshot, REGION)["object"]["key"]));
+    let lines: Vec<&str> = written.trim_end_matches('\n').split('\n').collect();
     assert_eq!(lines.len(), reports.len());
     for (line, report) in lines.iter().zip(&reports) {
-        assert!(!line.iter().any(|&byte| byte < b' '), "{line:?}");
-        let line: Value = serde_json::from_slice(line).unwrap();
-        assert_eq!(line["report_id"], json!(report.report_id));
-        assert_eq!(line["image_id"], json!(report.image_id));
-        assert_eq!(line["state"], json!(report.state));
-        assert_eq!(line["state_reason"], json!(report.state_reason));
-        assert_eq!(line["requested_account_ids"], json!(report.account_ids));
-        let kind = &report.resource_types[0];
-        let expected = json!([{
-            "resource_type": kind.resource_type,
-            "options": [{"name": kind.options[0].name, "values": kind.options[0].values}],
-        }]);
-        assert_eq!(line["resource_types"], expected);
-        let tags: BTreeMap<_, _> = report
-            .tags
-            .iter()
-            .map(|tag| (tag.key.clone().unwrap(), tag.value.clone()))
-            .collect();
-        assert_eq!(line["tags"], json!(tags));
+        check_line(line, report);
     }
     let keys: BTreeSet<String> = archive.objects().into_keys().collect();
     assert!(
         keys.iter().all(|key| key.starts_with("image-usage/v1/")),
         "{keys:?}"
     );
-    // The entries too, where a report is available.
+    // Reports, snapshot and `latest.json`, and entries if a report is available.
     let entries = keys.iter().filter(|key| key.contains("/entries/")).count();
     assert!(entries <= 1 && keys.len() == 3 + entries, "{keys:?}");
 }
 
-/// The seeds of a fuzz target by their names.
-fn corpus(target: &str) -> BTreeMap<String, Vec<u8>> {
-    fs::read_dir(project_file("tests/fuzz/corpus").join(target))
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            (name, fs::read(entry.path()).unwrap())
-        })
-        .collect()
-}
-
-/// Changes inputs in the ways of a fuzzer, the same ones each time.
-struct Mutations {
-    seeds: Vec<Vec<u8>>,
-    state: u64,
-}
-
-impl Mutations {
-    fn of(target: &str) -> Self {
-        Self {
-            seeds: corpus(target).into_values().collect(),
-            state: 0x9e37_79b9_7f4a_7c15,
-        }
-    }
-
-    /// Draws a number below the limit (xorshift64*).
-    fn below(&mut self, limit: usize) -> usize {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        let drawn = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        drawn as usize % limit.max(1)
-    }
-
-    fn seed(&mut self) -> Vec<u8> {
-        let index = self.below(self.seeds.len());
-        self.seeds[index].clone()
-    }
-
-    /// A stretch of up to 64 bytes.
-    fn stretch(&mut self, length: usize) -> std::ops::Range<usize> {
-        let start = self.below(length + 1);
-        let end = (start + self.below(64)).min(length);
-        start..end
-    }
-
-    fn mutate(&mut self) -> Vec<u8> {
-        let mut input = self.seed();
-        for _ in 0..=self.below(4) {
-            let place = self.stretch(input.len());
-            match self.below(6) {
-                0 => {
-                    input.drain(place);
-                }
-                1 => input.truncate(place.start),
-                2 => {
-                    let twice = input[place.clone()].to_vec();
-                    input.splice(place.start..place.start, twice);
-                }
-                3 => {
-                    let other = self.seed();
-                    let stretch = self.stretch(other.len());
-                    input.splice(place, other[stretch].iter().copied());
-                }
-                4 => {
-                    let text = NASTY[self.below(NASTY.len())];
-                    input.splice(place.start..place.start, text.bytes());
-                }
-                _ => {
-                    if let Some(byte) = input.get_mut(place.start) {
-                        *byte ^= 1 << self.below(8);
-                    }
-                }
-            }
-        }
-        input
-    }
-}
-
-impl Iterator for Mutations {
-    type Item = Vec<u8>;
-
-    fn next(&mut self) -> Option<Vec<u8>> {
-        Some(self.mutate())
-    }
-}
-
-#[test]
-fn the_seeds_of_the_payload_fuzzer_and_their_mutations_are_understood_or_refused() {
-    for (_, payload) in corpus("payload") {
-        payload::check(&payload);
-    }
-    for payload in Mutations::of("payload").take(5_000) {
-        payload::check(&payload);
-    }
-}
-
-/// Pages asked for at a time; most of the waiting is for a malformed answer to be asked for again.
-const PAGES_AT_A_TIME: usize = 64;
-
-#[tokio::test]
-async fn the_seeds_of_the_page_fuzzer_and_their_mutations_give_lines_or_a_failure() {
-    let ec2 = page::ReplayedEc2::start().await;
-    let pages = corpus("page")
-        .into_values()
-        .chain(Mutations::of("page").take(2_000));
-    stream::iter(pages)
-        .for_each_concurrent(PAGES_AT_A_TIME, |page| {
-            let ec2 = &ec2;
-            async move { ec2.check(&page).await }
-        })
-        .await;
-}
-
-#[tokio::test]
-async fn an_entity_that_is_none_of_xmls_own_is_never_expanded() {
-    let ec2 = page::ReplayedEc2::start().await;
-    for name in ["unknown-entity", "entity-bomb", "external-entity"] {
-        let seed = &corpus("page")[&format!("{name}.xml")];
-        let read = ec2.read(200, seed).await;
-        assert!(read.is_err(), "{name}: {read:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_page_that_cannot_be_read_in_full_is_asked_for_again_and_never_taken_in_part() {
-    let ec2 = page::ReplayedEc2::start().await;
-    let seeds = ["bad-reference", "cut", "error", "not-utf8", "two-roots"];
-    for name in seeds {
-        let seed = &corpus("page")[&format!("{name}.xml")];
-        let failure = ec2.read(200, seed).await.expect_err(name);
-        assert_eq!(failure.code, page::SECOND_ANSWER, "{name}: {failure:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_time_that_cannot_be_read_costs_its_report_that_time_and_nothing_else() {
-    let ec2 = page::ReplayedEc2::start().await;
-    for name in ["bad-time", "year-10000"] {
-        let seed = &corpus("page")[&format!("{name}.xml")];
-        let reports = ec2.read(200, seed).await.unwrap();
-        assert!(!reports.is_empty(), "{name}");
-        let lacks_a_time = |report: &UsageReport| {
-            report.report_id.is_some()
-                && (report.creation_time.is_none() || report.expiration_time.is_none())
-        };
-        assert!(reports.iter().any(lacks_a_time), "{name}: {reports:?}");
-    }
+fn check_line(line: &str, report: &Report) {
+    assert!(!line.bytes().any(|byte| byte < b' '), "{line:?}");
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["report_id"], json!(report.report_id));
+    assert_eq!(line["image_id"], json!(report.image_id));
+    assert_eq!(line["state"], json!(report.state));
+    assert_eq!(line["state_reason"], json!(report.state_reason));
+    assert_eq!(line["requested_account_ids"], json!(report.account_ids));
+    let kind = &report.resource_types[0];
+    let expected = json!([{
+        "resource_type": kind.resource_type,
+        "options": [{"name": kind.options[0].name, "values": kind.options[0].values}],
+    }]);
+    assert_eq!(line["resource_types"], expected);
+    let tags = report.tags.iter();
+    let tags: BTreeMap<_, _> = tags
+        .map(|tag| (tag.key.clone().unwrap(), &tag.value))
+        .collect();
+    assert_eq!(line["tags"], json!(tags));
 }

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration as Wait, Instant};
 
 use image_usage_auditor::audit::{RunError, Summary};
-use local_aws::{AccountStates, Fault, FaultKind, LocalAws, Report, Tag, When, World};
+use insta::{assert_json_snapshot, assert_snapshot};
+use local_aws::{
+    AccountStates, Clock, Fault, FaultKind, LocalAws, Report, RoleOptions, Tag, When, World,
+};
 use serde_json::{Value, json};
 use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, Archive, ENTRIES, LISTING, REGION, THREE_REGIONS, TWO_REGIONS, auditor, auditor_at,
-    checked, count_calls, healthy_reports, invocation_at, local_aws, now, run, run_at, run_within,
-    scheduled_event, summary_of, target, targets, text, used, will_be_harmed, world,
+    ACCOUNT, Archive, ENTRIES, LISTING, REGION, Random, THREE_REGIONS, TWO_REGIONS, auditor,
+    auditor_at, checked, count_calls, healthy_reports, invocation_at, local_aws, now, run, run_at,
+    run_within, scheduled_event, summary_of, target, targets, text, used, will_be_harmed, world,
 };
 
 /// How many reports of a target have their entries in the archive.
@@ -221,7 +224,7 @@ async fn a_preflight_of_thousands_of_denied_targets_fits_into_an_answer() {
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(targets(&answer).len(), 1_000);
     assert_eq!(answer["targets_omitted"], 500);
-    insta::assert_json_snapshot!(json!({"counts": answer["counts"], "errors": answer["errors"]}), @r#"
+    assert_json_snapshot!(json!({"counts": answer["counts"], "errors": answer["errors"]}), @r#"
     {
       "counts": {
         "denied": 1500,
@@ -239,7 +242,7 @@ async fn a_preflight_of_thousands_of_denied_targets_fits_into_an_answer() {
     "#);
 }
 
-/// The targets' accounts of a run over an organization whose accounts say this about their state.
+/// The audited accounts of an organization whose accounts are listed with this form and value of their state.
 async fn audited_accounts(states: AccountStates, status: &str) -> Result<Vec<String>, RunError> {
     let world = world(&[REGION]);
     world.organization_account(ACCOUNT, status);
@@ -252,14 +255,14 @@ async fn audited_accounts(states: AccountStates, status: &str) -> Result<Vec<Str
     ];
     let summary = run_at(&auditor(&aws, &variables).await, now()).await?;
     let snapshot = Archive::of(&aws).snapshot(&summary);
-    let targets = snapshot["targets"].as_array().unwrap().iter();
-    Ok(targets
+    Ok(targets(&snapshot)
+        .iter()
         .map(|target| text(&target["account_id"]).to_owned())
         .collect())
 }
 
 #[tokio::test]
-async fn an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_state() {
+async fn an_account_is_active_by_its_state_or_by_its_status_if_it_has_no_state() {
     for states in [
         AccountStates::State,
         AccountStates::Status,
@@ -273,18 +276,18 @@ async fn an_account_is_active_by_its_state_and_by_its_status_where_there_is_no_s
 #[tokio::test]
 async fn an_account_without_state_and_status_is_named_and_never_skipped() {
     let refused = audited_accounts(AccountStates::Neither, "ACTIVE").await;
-    assert_eq!(
-        refused.unwrap_err().to_string(),
-        "no target could be audited: MalformedResponse: Organizations lists the account 111122223333 with neither State nor Status"
+    assert_snapshot!(
+        refused.unwrap_err(),
+        @"no target could be audited: MalformedResponse: Organizations lists the account 111122223333 with neither State nor Status"
     );
 }
 
 #[tokio::test]
 async fn an_organization_without_an_active_account_is_an_error_of_its_own() {
     let refused = audited_accounts(AccountStates::State, "SUSPENDED").await;
-    assert_eq!(
-        refused.unwrap_err().to_string(),
-        "no target could be audited: MalformedResponse: Organizations lists no active account"
+    assert_snapshot!(
+        refused.unwrap_err(),
+        @"no target could be audited: MalformedResponse: Organizations lists no active account"
     );
 }
 
@@ -313,25 +316,17 @@ async fn a_bucket_that_demands_headers_gets_them_on_every_write() {
         ("AUDITOR_ARCHIVE_ENCRYPTION", "AES256"),
         ("AUDITOR_ARCHIVE_ACL", "bucket-owner-full-control"),
     ];
-    let summary = run_at(&auditor(&aws, &variables).await, now())
-        .await
-        .unwrap();
-    let archive = Archive::of(&aws);
-    archive.check(&archive.snapshot(&summary), &world);
+    let summary = run_at(&auditor(&aws, &variables).await, now()).await;
+    checked(&aws, &summary.unwrap());
     assert!(count_calls(&aws, "CompleteMultipartUpload") > 0);
 }
 
-/// Tags that gzip cannot make much smaller.
+/// Tags that hardly compress.
 fn bulky_tags(number: u64) -> Vec<Tag> {
-    let mut state = number;
+    let mut random = Random(number);
     let mut letters = || -> String {
         (0..250)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
-                char::from(b'A' + (state >> 33) as u8 % 58)
-            })
+            .map(|_| char::from(b'A' + random.below(58) as u8))
             .collect()
     };
     (0..12)
@@ -339,78 +334,79 @@ fn bulky_tags(number: u64) -> Vec<Tag> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_page_size_that_ec2_refuses_in_any_words_costs_one_call_a_run() {
-    let refusal = |code: &str| FaultKind::Error {
+/// A refusal of calls that name a page size.
+fn refuse_page_size(code: &str, operation: &str) -> Fault {
+    let refusal = FaultKind::Error {
         status: 400,
         code: code.to_owned(),
         message: "worded in any way".to_owned(),
     };
-    let world = world(&[REGION]);
-    world.put_reports(
-        ACCOUNT,
-        REGION,
-        (0..30).map(|n| used(&format!("amiur-{n:02}"), 2)),
-    );
-    let variables = [("AUDITOR_PAGE_SIZE", "20")];
+    Fault::new(refusal).on(operation).having("MaxResults")
+}
 
-    // Beside IDs, any size is refused: the run does without, and remembers that.
-    let aws = local_aws(&world).await;
-    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
-    aws.faults().add(combined.having("MaxResults"));
-    let summary = run_at(&auditor(&aws, &variables).await, now())
-        .await
-        .unwrap();
-    assert_eq!(summary.counts.entries.archived, 30);
+fn world_of_thirty_reports() -> World {
+    let world = world(&[REGION]);
+    let reports = (0..30).map(|number| used(&format!("amiur-{number:02}"), 2));
+    world.put_reports(ACCOUNT, REGION, reports);
+    world
+}
+
+const PAGES_OF_20: [(&str, &str); 1] = [("AUDITOR_PAGE_SIZE", "20")];
+
+#[tokio::test]
+async fn a_page_size_that_is_refused_beside_report_ids_costs_one_call_a_run() {
+    let refused = || refuse_page_size("InvalidParameterCombination", ENTRIES);
+    let aws = local_aws(&world_of_thirty_reports()).await;
+    aws.faults().add(refused());
+    let summary = run_at(&auditor(&aws, &PAGES_OF_20).await, now()).await;
+    assert_eq!(summary.unwrap().counts.entries.archived, 30);
     assert_eq!(aws.faults().injected(), 1);
 
-    // Without a configured size, none is sent beside IDs at all.
-    let aws = local_aws(&world).await;
-    let combined = Fault::new(refusal("InvalidParameterCombination")).on(ENTRIES);
-    aws.faults().add(combined.having("MaxResults"));
+    // Without a configured size, none is sent beside IDs.
+    let aws = local_aws(&world_of_thirty_reports()).await;
+    aws.faults().add(refused());
     run_at(&auditor(&aws, &[]).await, now()).await.unwrap();
     assert_eq!(aws.faults().injected(), 0);
+}
 
-    // A size that is too large is halved until EC2 accepts it.
-    let aws = local_aws(&world).await;
-    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
-    aws.faults()
-        .add(too_large.having("MaxResults").when(When::FirstN(2)));
-    let summary = run_at(&auditor(&aws, &variables).await, now())
-        .await
-        .unwrap();
-    assert_eq!(summary.counts.reports.total, 30);
-    let snapshot = Archive::of(&aws).snapshot(&summary);
-    assert_eq!(
-        target(&snapshot, REGION)["pages"],
-        6,
-        "pages of 5 instead of 20"
-    );
-    // The preflight does not call such a target failed.
-    let aws = local_aws(&world).await;
-    let too_large = Fault::new(refusal("InvalidParameterValue")).on(LISTING);
-    aws.faults().add(too_large.having("MaxResults"));
-    let auditor = auditor(&aws, &variables).await;
+#[tokio::test]
+async fn a_page_size_that_is_too_large_is_halved_until_ec2_accepts_it() {
+    let aws = local_aws(&world_of_thirty_reports()).await;
+    let refused = refuse_page_size("InvalidParameterValue", LISTING);
+    aws.faults().add(refused.when(When::FirstN(2)));
+    let summary = run_at(&auditor(&aws, &PAGES_OF_20).await, now()).await;
+    let snapshot = checked(&aws, &summary.unwrap());
+    assert_eq!(snapshot["counts"]["reports"]["total"], 30);
+    // Pages of 5 instead of 20.
+    assert_eq!(target(&snapshot, REGION)["pages"], 6);
+}
+
+#[tokio::test]
+async fn a_preflight_permits_a_target_that_refuses_every_page_size() {
+    let aws = local_aws(&world_of_thirty_reports()).await;
+    let refused = refuse_page_size("InvalidParameterValue", LISTING);
+    aws.faults().add(refused);
+    let auditor = auditor(&aws, &PAGES_OF_20).await;
     let answer = auditor.handle(json!({"dry_run": true}), invocation_at(now()));
     let answer = serde_json::to_value(answer.await.unwrap()).unwrap();
     assert_eq!(answer["counts"]["permitted"], 1, "{answer}");
 }
 
 #[tokio::test]
-async fn a_member_without_the_home_region_is_asked_in_the_partitions_default_region() {
+async fn a_member_without_the_home_region_is_called_in_the_partitions_default_region() {
     const MEMBER: &str = "222233334444";
     let home = "ap-east-1";
     let world = World::builder()
-        .clock(local_aws::Clock::fixed(now()))
+        .clock(Clock::fixed(now()))
         .account(ACCOUNT)
         .account(MEMBER)
         .regions([home, REGION])
         .build();
     world.role(
         MEMBER,
-        local_aws::RoleOptions {
+        RoleOptions {
             name: "reader".to_owned(),
-            ..Default::default()
+            ..RoleOptions::default()
         },
     );
     let aws = local_aws(&world).await;

@@ -1,4 +1,4 @@
-//! The published schemas: made from the types, told of in the changelog, and kept by every document.
+//! The published schemas: generated from the types, recorded in the changelog, and matched by every document.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::project_file;
 
-/// Set, the files are written instead of compared.
+/// If this variable is set, the files are written instead of compared.
 const UPDATE: &str = "UPDATE_SCHEMAS";
 
-/// How much of a schema's SHA-256 the changelog tells.
+/// How many digits of a schema's SHA-256 the changelog has.
 const DIGEST_DIGITS: usize = 12;
 
 const FILES: [&str; 3] = [
@@ -30,7 +30,7 @@ const FILES: [&str; 3] = [
     "entry-line.schema.json",
 ];
 
-/// The text of each file as the types give it.
+/// The text of each file, generated from the types.
 fn generated() -> [String; 3] {
     let snapshot = schema_of::<Snapshot>(|snapshot| {
         snapshot["properties"]["schema_version"]["const"] = json!(SCHEMA_VERSION);
@@ -41,7 +41,7 @@ fn generated() -> [String; 3] {
 }
 
 fn schema_of<T: JsonSchema>(finish: impl FnOnce(&mut Value)) -> String {
-    // What is written: every member is there, and may be null.
+    // For documents that are written: every field exists, and may be null.
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     RecursiveTransform(publish).transform(&mut schema);
@@ -50,7 +50,7 @@ fn schema_of<T: JsonSchema>(finish: impl FnOnce(&mut Value)) -> String {
     format!("{}\n", serde_json::to_string_pretty(&schema).unwrap())
 }
 
-/// Closes an object to members that it doesn't name, and speaks of JSON instead of Rust.
+/// Closes an object to fields that it does not name, and writes the names of JSON instead of Rust's.
 fn publish(schema: &mut Schema) {
     if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
         schema.insert("additionalProperties".to_owned(), json!(false));
@@ -65,7 +65,7 @@ fn file(name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_published_schemas_are_those_of_the_types() {
+fn the_published_schemas_match_the_types() {
     for (name, text) in FILES.into_iter().zip(generated()) {
         let path = file(name);
         if std::env::var_os(UPDATE).is_some() {
@@ -75,13 +75,13 @@ fn the_published_schemas_are_those_of_the_types() {
         let published = published.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(
             published == text,
-            "schemas/{name} is not what the types give; {UPDATE}=1 writes it anew"
+            "schemas/{name} does not match the types; {UPDATE}=1 writes it"
         );
     }
 }
 
 #[test]
-fn no_schema_changes_without_its_version_or_the_changelog() {
+fn no_schema_changes_without_a_word_in_the_changelog() {
     let changelog = fs::read_to_string(project_file("CHANGELOG.md")).unwrap();
     for name in FILES {
         let digest = hex(&Sha256::digest(fs::read(file(name)).unwrap()));
@@ -89,13 +89,13 @@ fn no_schema_changes_without_its_version_or_the_changelog() {
             "`schemas/{name}`: version {SCHEMA_VERSION}, SHA-256 {}…",
             &digest[..DIGEST_DIGITS]
         );
-        // The newest section comes first, and so does the newest word on a schema.
+        // The newest section comes first, so the first match is a schema's newest.
         let newest = changelog
             .lines()
             .find(|line| line.contains(&format!("`schemas/{name}`")));
         assert!(
             newest.is_some_and(|line| line.contains(&expected)),
-            "schemas/{name} has changed, and the changelog doesn't say so: tell there what is new, with\n\
+            "schemas/{name} has changed, but the changelog does not say so. Describe the change there, with\n\
              - {expected}\nIt has {newest:?}"
         );
     }
@@ -107,7 +107,7 @@ struct Validators {
     entry: Validator,
 }
 
-/// Made once in a process, from the published files.
+/// Compiled once in a process from the published files.
 static VALIDATORS: LazyLock<Validators> = LazyLock::new(|| {
     let [snapshot, report, entry] = FILES.map(|name| {
         let schema: Value = serde_json::from_slice(&fs::read(file(name)).unwrap()).unwrap();
@@ -127,9 +127,9 @@ fn problems(validator: &Validator, document: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Checks every document of an archive that lies in a folder.
+/// Checks every document of an archive in a folder.
 pub(crate) fn check_folder(root: &Path) {
-    // A test may have taken the bucket away.
+    // A test may have deleted the bucket.
     let mut folders: Vec<_> = root.exists().then(|| root.to_owned()).into_iter().collect();
     let mut seen = BTreeSet::new();
     while let Some(folder) = folders.pop() {
@@ -140,7 +140,7 @@ pub(crate) fn check_folder(root: &Path) {
                 continue;
             }
             let bytes = fs::read(&path).unwrap();
-            // The latest snapshot is a copy of another.
+            // `latest.json` is a copy of a snapshot.
             if seen.insert(Sha256::digest(&bytes)) {
                 check_document(path.to_str().unwrap(), &bytes);
             }
@@ -148,7 +148,7 @@ pub(crate) fn check_folder(root: &Path) {
     }
 }
 
-/// Checks one object of an archive; `key` tells what it is.
+/// Checks one object of an archive, whose kind follows from its key.
 fn check_document(key: &str, bytes: &[u8]) {
     let Validators {
         snapshot,
@@ -168,7 +168,7 @@ fn check_document(key: &str, bytes: &[u8]) {
         let document: Value = serde_json::from_str(line).unwrap();
         if !validator.is_valid(&document) {
             let problems = problems(validator, &document).join("\n");
-            panic!("{key} is not as its schema says:\n{problems}\n{line:.2000}");
+            panic!("{key} does not match its schema:\n{problems}\n{line:.2000}");
         }
     }
 }
@@ -204,7 +204,7 @@ fn a_report_line() -> Value {
 }
 
 #[test]
-fn a_line_without_one_of_its_members_or_with_one_more_is_not_as_its_schema_says() {
+fn a_line_with_a_missing_or_an_additional_field_does_not_match_its_schema() {
     let validators = &*VALIDATORS;
     for (validator, line) in [
         (&validators.entry, an_entry_line()),
@@ -226,7 +226,7 @@ fn a_line_without_one_of_its_members_or_with_one_more_is_not_as_its_schema_says(
 }
 
 #[test]
-fn entries_of_a_report_have_the_members_of_their_status_and_no_others() {
+fn entries_of_a_report_have_the_fields_of_their_status_and_no_others() {
     let is_valid = |entries: Value| {
         let mut line = a_report_line();
         line["entries"] = entries;

@@ -189,3 +189,10 @@ pub(crate) fn found(snapshot: &Value, kind: &str) -> Vec<String> {
         .map(|finding| text(&finding["report_id"]).to_owned())
         .collect()
 }
+
+/// The fields of an object, one a line.
+pub(crate) fn line_by_line(object: &Value) -> String {
+    let fields = object.as_object().unwrap().iter();
+    let lines = fields.map(|(name, value)| format!("{name}: {value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 pub(crate) use self::archive::{
-    Archive, found, is_object_of, sha256, status, target, targets, text, without_attempts,
+    Archive, found, is_object_of, line_by_line, sha256, status, target, targets, text,
+    without_attempts,
 };
 pub(crate) use self::days::{Days, archived};
 pub(crate) use self::oracle::{expected_entries, failed, pending};
