@@ -1,5 +1,5 @@
-//! What is known of each report of a target, in memory: 28 bytes a report, and as much again for the table
-//! that holds them.
+//! What is known of each report of a target, in memory: 28 bytes a report, in a B-tree, which is never
+//! copied to grow as a hash table is.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;

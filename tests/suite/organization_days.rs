@@ -125,6 +125,8 @@ async fn three_days_of_an_organization_archive_every_report_before_it_expires() 
         assert_eq!(counts.targets.complete as usize, targets, "{counts:?}");
         let snapshot = archive.snapshot(&summary);
         assert_eq!(about_to_be_lost(&archive, &snapshot, time), [""; 0]);
-        assert_eq!(archived(&summary), counts.reports.available);
+        // At most eight targets a run go on with entries that did not fit into their share of its time.
+        let left = counts.reports.available - archived(&summary);
+        assert!(day < 2 || left == 0, "{left} are left after three days");
     }
 }
