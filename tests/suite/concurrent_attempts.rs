@@ -302,8 +302,7 @@ fn kills() -> Vec<(&'static str, Fault, &'static str)> {
     ]
 }
 
-/// Kills an attempt, and checks what it and the next one leave; `changes` tells whether the facts change in
-/// between.
+/// Kills an attempt, and checks what it and the next one leave. With `changes`, the facts change in between.
 async fn kill_and_retry(moment: &str, fault: Fault, leaves: &str, changes: bool) {
     let mut facts = Facts::new(40);
     let aws = local_aws(&facts.world).await;

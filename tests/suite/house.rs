@@ -72,7 +72,7 @@ fn check_floors(folder: &Path, floors: &[&[&str]]) {
         let module = path.strip_prefix(folder).unwrap();
         let module = module.iter().next().unwrap().to_str().unwrap();
         let module = module.trim_end_matches(".rs");
-        // The crate's root stands above all floors.
+        // The crate's root is above all floors.
         if ["lib", "main"].contains(&module) {
             continue;
         }

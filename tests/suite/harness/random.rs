@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A small generator (SplitMix64), so that a seed keeps its meaning.
+/// A small generator (SplitMix64) of our own: a seed must keep its meaning.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
