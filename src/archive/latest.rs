@@ -1,15 +1,17 @@
 //! `latest.json`: the copy of the newest full snapshot.
 
-use image_usage_archive::aws::{Bucket, CallFailure, Condition, NewObject, Stored};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use image_usage_archive::aws::{Bucket, Condition, NewObject, Stored};
 use sha2::{Digest, Sha256};
 
 use super::ConflictRetries;
 use super::lines_writer::{ArchiveError, failed};
 use super::snapshots::{CONTENT_TYPE, PublishedSnapshot, SnapshotHead};
 
-/// The copy of the newest full snapshot, as it was found.
+/// A snapshot of an earlier run, or `latest.json`, as it was found.
 #[derive(Clone, Debug)]
-pub(crate) enum LatestSnapshot {
+pub(crate) enum FoundSnapshot {
     /// There is none.
     Missing,
     /// It was read.
@@ -18,24 +20,34 @@ pub(crate) enum LatestSnapshot {
     Unreadable,
 }
 
-impl LatestSnapshot {
-    /// Reads the copy.
+impl FoundSnapshot {
+    /// Reads it; counts it in `unreadable_objects` if it is unreadable for good: archiving goes on without it.
     ///
     /// # Errors
-    /// Fails as S3 does, unless the copy is unreadable for good: archiving goes on without it.
-    pub(crate) async fn read(bucket: &Bucket, key: &str) -> Result<Self, ArchiveError> {
+    /// Fails as S3 does otherwise.
+    pub(crate) async fn read(
+        bucket: &Bucket,
+        key: &str,
+        unreadable_objects: &AtomicU64,
+    ) -> Result<Self, ArchiveError> {
         match bucket.get(key).await {
             Ok(Some(stored)) => Ok(Self::Found(stored)),
             Ok(None) => Ok(Self::Missing),
             Err(failure) if failure.is_unreadable() => {
-                log_unreadable(key, &failure);
+                unreadable_objects.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    object = key,
+                    error_code = failure.code,
+                    error_message = failure.message,
+                    "an object of an earlier run cannot be read: let the function decrypt with the KMS key it was written with, or restore it from Glacier"
+                );
                 Ok(Self::Unreadable)
             }
             Err(failure) => Err(failed("read", bucket, key)(failure)),
         }
     }
 
-    /// Its bytes; `None` if there is no copy that can be read.
+    /// Its bytes; `None` if there is none that can be read.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Found(stored) => Some(&stored.bytes),
@@ -43,7 +55,7 @@ impl LatestSnapshot {
         }
     }
 
-    /// The condition under which a snapshot replaces it; `None` if the copy is of a newer one.
+    /// The condition under which a snapshot replaces it in `latest.json`; `None` if the copy is of a newer one.
     ///
     /// The newest is the one scheduled last; of two for the same moment, the one whose run ID sorts last.
     fn can_replace(&self, head: &SnapshotHead) -> Option<Condition> {
@@ -61,16 +73,6 @@ impl LatestSnapshot {
     }
 }
 
-/// Logs an object of earlier runs that exists and cannot be read.
-pub(super) fn log_unreadable(key: &str, failure: &CallFailure) {
-    tracing::warn!(
-        object = key,
-        error_code = failure.code,
-        error_message = failure.message,
-        "an object of an earlier run cannot be read: let the function decrypt with the KMS key it was written with, or restore it from Glacier"
-    );
-}
-
 /// Makes a snapshot the latest one, unless a newer one is; `latest` is what the run has found.
 ///
 /// # Errors
@@ -78,8 +80,9 @@ pub(super) fn log_unreadable(key: &str, failure: &CallFailure) {
 pub(crate) async fn advance(
     bucket: &Bucket,
     key: &str,
-    mut latest: LatestSnapshot,
+    mut latest: FoundSnapshot,
     snapshot: &PublishedSnapshot,
+    unreadable_objects: &AtomicU64,
 ) -> Result<(), ArchiveError> {
     let sha256 = Sha256::digest(&snapshot.bytes).into();
     let new = NewObject {
@@ -97,7 +100,7 @@ pub(crate) async fn advance(
                 .await
                 .map_err(failed("advance", bucket, key))?,
         }
-        latest = LatestSnapshot::read(bucket, key).await?;
+        latest = FoundSnapshot::read(bucket, key, unreadable_objects).await?;
     }
     Ok(())
 }

@@ -258,10 +258,7 @@ impl LinesWriter {
             unreachable!("a part has been sent");
         };
         let sha256: Sha256Digest = self.digest.clone().finalize().into();
-        let completed = self
-            .bucket
-            .complete_upload(upload, parts.clone(), &Condition::Always)
-            .await;
+        let completed = self.bucket.complete_upload(upload, parts.clone()).await;
         match completed {
             Ok(version_id) => Ok((version_id, sha256)),
             // The upload was completed by a call whose response was lost, or aborted by someone else.
@@ -284,15 +281,13 @@ impl LinesWriter {
         &self,
         sha256: &Sha256Digest,
     ) -> Result<Option<Option<String>>, ArchiveError> {
-        let mut stored = Sha256::new();
-        let read = self
-            .bucket
-            .read(&self.key, None, |chunk| stored.update(chunk));
-        let facts = read
+        let update = |digest: &mut Sha256, chunk: &[u8]| digest.update(chunk);
+        let read = self.bucket.fold(&self.key, None, Sha256::new, update);
+        let stored = read
             .await
             .map_err(failed("read", &self.bucket, &self.key))?;
-        let is_same = <Sha256Digest>::from(stored.finalize()) == *sha256;
-        Ok(facts.filter(|_| is_same).map(|facts| facts.version_id))
+        let is_same = |digest: Sha256| <Sha256Digest>::from(digest.finalize()) == *sha256;
+        Ok(stored.and_then(|(digest, facts)| is_same(digest).then_some(facts.version_id)))
     }
 
     /// Aborts the upload, if there is one, so that its parts are no longer billed.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, Write};
+use std::sync::atomic::AtomicU64;
 
-use image_usage_archive::aws::{Bucket, CallFailure, FailureKind, ReadAttempts};
+use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
 use image_usage_archive::documents::{ArchivedObject, Baseline, PreviousSnapshot};
 use image_usage_archive::domain::digest::{hex, sha256_hex};
 use image_usage_archive::domain::entries_status::EntriesStatus;
@@ -20,8 +21,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
 
-use super::latest::{LatestSnapshot, log_unreadable};
-use super::lines_writer::{ArchiveError, failed};
+use super::latest::FoundSnapshot;
+use super::lines_writer::ArchiveError;
 
 /// How many objects of earlier runs a target is known by: the last complete listing and those of later runs
 /// that were interrupted. A target that is interrupted more often loses the oldest of the latter.
@@ -67,7 +68,8 @@ impl PreviousRun {
     pub(crate) async fn read(
         bucket: &Bucket,
         layout: &Layout,
-        latest: &LatestSnapshot,
+        latest: &FoundSnapshot,
+        unreadable_objects: &AtomicU64,
     ) -> Result<Option<Self>, ArchiveError> {
         let Some(copy) = latest.bytes() else {
             return Ok(None);
@@ -76,17 +78,10 @@ impl PreviousRun {
             return Ok(None);
         };
         let key = layout.snapshot(&ledger.run_id, ledger.scheduled_at);
-        let stored = match bucket.get(&key).await {
-            Ok(stored) => stored,
-            Err(failure) if failure.is_unreadable() => {
-                log_unreadable(&key, &failure);
-                None
-            }
-            Err(failure) => return Err(failed("read", bucket, &key)(failure)),
-        };
-        let found = stored.as_ref().and_then(|stored| {
-            let ledger = serde_json::from_slice::<PreviousLedger>(&stored.bytes).ok()?;
-            Some((ledger, &*stored.bytes))
+        let stored = FoundSnapshot::read(bucket, &key, unreadable_objects).await?;
+        let found = stored.bytes().and_then(|bytes| {
+            let ledger = serde_json::from_slice::<PreviousLedger>(bytes).ok()?;
+            Some((ledger, bytes))
         });
         let (ledger, bytes) = found.unwrap_or((ledger, copy));
         let mut objects = BTreeMap::new();
@@ -140,6 +135,22 @@ pub(crate) struct EarlierLine<'a> {
     pub(crate) entries: EntriesStatus,
 }
 
+/// An object while it is read.
+struct Reading {
+    file: SpooledTempFile,
+    digest: Sha256,
+    written: io::Result<()>,
+}
+
+impl Reading {
+    fn push(&mut self, chunk: &[u8]) {
+        self.digest.update(chunk);
+        if self.written.is_ok() {
+            self.written = self.file.write_all(chunk);
+        }
+    }
+}
+
 /// The bytes of an earlier run's object: complete and unchanged.
 #[derive(Debug)]
 pub(crate) struct EarlierObject(SpooledTempFile);
@@ -153,32 +164,29 @@ impl EarlierObject {
         bucket: &Bucket,
         object: &ArchivedObject,
     ) -> Result<Self, CallFailure> {
-        let mut attempts = ReadAttempts::default();
-        loop {
-            match Self::read_once(bucket, object).await {
-                Ok(object) => return Ok(object),
-                Err(failure) => attempts.again_after(failure)?,
-            }
-        }
-    }
-
-    async fn read_once(bucket: &Bucket, object: &ArchivedObject) -> Result<Self, CallFailure> {
-        let mut file = SpooledTempFile::new(OBJECT_BYTES_IN_MEMORY);
-        let (mut digest, mut written) = (Sha256::new(), Ok(()));
-        let read = bucket.read(&object.key, object.version_id.as_deref(), |chunk| {
-            digest.update(chunk);
-            if written.is_ok() {
-                written = file.write_all(chunk);
-            }
-        });
-        let found = read.await?;
-        written
-            .and_then(|()| file.rewind())
-            .map_err(local_storage)?;
-        let problem = match found {
+        let (key, version_id) = (&object.key, object.version_id.as_deref());
+        let start = || Reading {
+            file: SpooledTempFile::new(OBJECT_BYTES_IN_MEMORY),
+            digest: Sha256::new(),
+            written: Ok(()),
+        };
+        let read = bucket.fold(key, version_id, start, Reading::push).await?;
+        let problem = match read {
             None => "is missing",
-            Some(_) if hex(&digest.finalize()) != object.sha256 => "has changed",
-            Some(_) => return Ok(Self(file)),
+            Some((read, _)) => {
+                let Reading {
+                    mut file,
+                    digest,
+                    written,
+                } = read;
+                written
+                    .and_then(|()| file.rewind())
+                    .map_err(local_storage)?;
+                if hex(&digest.finalize()) == object.sha256 {
+                    return Ok(Self(file));
+                }
+                "has changed"
+            }
         };
         let message = format!("the object {} of an earlier run {problem}", object.key);
         Err(CallFailure::own(
@@ -205,8 +213,7 @@ impl EarlierObject {
             }
             tokio::task::yield_now().await;
         }
-        lines.finish()?;
-        Ok(())
+        lines.finish().map(|_| ())
     }
 }
 

@@ -27,7 +27,7 @@ use self::plan::PlannedTarget;
 pub use self::preflight::{Permission, PermissionCounts, Preflight, PreflightError, PreflightLine};
 pub use self::run::Invocation;
 use self::run::Run;
-use crate::archive::latest::{self, LatestSnapshot};
+use crate::archive::latest::{self, FoundSnapshot};
 use crate::archive::lines_writer::ArchiveError;
 use crate::archive::previous::PreviousRun;
 use crate::archive::snapshots::{self, PublishedSnapshot, SnapshotHead};
@@ -105,7 +105,8 @@ impl Auditor {
         let is_new = found.is_none();
         // The previous snapshot is read while EC2 lists the reports.
         let previous = async {
-            let latest = LatestSnapshot::read(&self.bucket, &latest_key).await?;
+            let latest =
+                FoundSnapshot::read(&self.bucket, &latest_key, &run.unreadable_objects).await?;
             if is_new {
                 run.set_previous(self.read_previous(run, &latest).await?);
             }
@@ -120,8 +121,10 @@ impl Auditor {
         let (latest, published) =
             tokio::try_join!(previous.map_err(RunError::ArchiveFailed), published)?;
         if run.facts.scope.full {
-            let advanced = latest::advance(&self.bucket, &latest_key, latest, &published).await;
-            advanced.map_err(RunError::ArchiveFailed)?;
+            let unreadable = &run.unreadable_objects;
+            let advanced =
+                latest::advance(&self.bucket, &latest_key, latest, &published, unreadable);
+            advanced.await.map_err(RunError::ArchiveFailed)?;
         }
         Ok(published)
     }
@@ -129,13 +132,10 @@ impl Auditor {
     async fn read_previous(
         &self,
         run: &Run,
-        latest: &LatestSnapshot,
+        latest: &FoundSnapshot,
     ) -> Result<Option<PreviousRun>, ArchiveError> {
-        if matches!(latest, LatestSnapshot::Unreadable) {
-            run.unreadable_objects.fetch_add(1, Ordering::Relaxed);
-        }
-        let layout = &self.settings.archive_prefix;
-        let previous = PreviousRun::read(&self.bucket, layout, latest).await?;
+        let (layout, unreadable) = (&self.settings.archive_prefix, &run.unreadable_objects);
+        let previous = PreviousRun::read(&self.bucket, layout, latest, unreadable).await?;
         if previous.is_none() && latest.bytes().is_some() {
             tracing::warn!(
                 "latest.json cannot be read: nothing is compared, and all entries are fetched again"

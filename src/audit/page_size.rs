@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
 
+use crate::aws::ec2::pagination::PageCursor;
+
 /// The page size of listings if none is configured: EC2 documents no largest one, and other describe calls end at
 /// 1,000.
 const DEFAULT: u32 = 1_000;
@@ -44,8 +46,17 @@ impl PageSize {
         (size > 0).then_some(size)
     }
 
-    /// Remembers what EC2 has refused: `next` is the size that is tried after it.
-    pub(crate) fn remember(&self, failure: &CallFailure, next: Option<u32>) {
+    /// Restarts a listing if that can fix the failure, and remembers what EC2 has refused.
+    pub(crate) fn restart(&self, cursor: &mut PageCursor, failure: &CallFailure) -> bool {
+        let restarts = cursor.restart_after(failure);
+        if restarts {
+            self.remember(failure, cursor.max_results());
+        }
+        restarts
+    }
+
+    /// `next` is the size that is tried after the refused one.
+    fn remember(&self, failure: &CallFailure, next: Option<u32>) {
         match failure.kind {
             FailureKind::PageSizeRefused => {
                 self.limit.fetch_min(next.unwrap_or(0), Ordering::Relaxed);

@@ -95,19 +95,18 @@ pub(super) async fn audit_all(
 ) -> (Tally, Option<ArchiveError>) {
     let mut outcomes = Outcomes::default();
     let places = Arc::new(Semaphore::new(MAX_PAUSED));
-    // The attempt is one for all targets of a pass; their keys differ.
-    let attempt = new_attempt();
-    let first = planned.into_iter().map(|planned| {
+    let attempts = |pass, planned: Vec<PlannedTarget>| {
+        // One for all targets of a pass, whose keys differ. The second pass has its own, because a write of
+        // the first one may still be under way.
+        let attempt = new_attempt();
         let (run, places) = (Arc::clone(run), Arc::clone(&places));
-        async move { audit_target(&run, Pass::First, attempt, planned, Some(places)).await }
-    });
-    let (retries, mut paused) = run_all(run, first, &mut outcomes).await;
-    // Anew, because a write of the first attempt may still be under way.
-    let attempt = new_attempt();
-    let second = retries.into_iter().map(|planned| {
-        let (run, places) = (Arc::clone(run), Arc::clone(&places));
-        async move { audit_target(&run, Pass::Second, attempt, planned, Some(places)).await }
-    });
+        planned.into_iter().map(move |planned| {
+            let (run, places) = (Arc::clone(&run), Arc::clone(&places));
+            async move { audit_target(&run, pass, attempt, planned, places).await }
+        })
+    };
+    let (retries, mut paused) = run_all(run, attempts(Pass::First, planned), &mut outcomes).await;
+    let second = attempts(Pass::Second, retries);
     paused.extend(run_all(run, second, &mut outcomes).await.1);
     let resumed = paused.into_iter().map(|paused| {
         let run = Arc::clone(run);
@@ -152,7 +151,7 @@ async fn audit_target(
     pass: Pass,
     attempt: Attempt,
     planned: PlannedTarget,
-    places: Option<Arc<Semaphore>>,
+    places: Arc<Semaphore>,
 ) -> Attempted {
     if let Some(failure) = &planned.refused {
         let error = failure.clone().into();
@@ -164,7 +163,7 @@ async fn audit_target(
     let access = planned.account.access(pass.access()).await;
     let mut audit = Audit::new(Arc::clone(run), attempt, access, planned.target.clone());
     match audit.read().await {
-        Ok(()) => archive(run, pass, audit, planned, places).await,
+        Ok(()) => archive(run, pass, audit, planned, Some(places)).await,
         Err(failure) => {
             let (pages, has_time) = (audit.pages(), run.deadline.has_time());
             match next_step(failure.kind, pass, pages, has_time) {
@@ -270,17 +269,8 @@ async fn not_audited(
 /// Records a target whose object could not be written. To a reader of the archive that is the same as a
 /// target that was never read.
 async fn not_archived(run: &Run, planned: &PlannedTarget, error: ArchiveError) -> Attempted {
-    let CallFailure {
-        code,
-        message,
-        request_id,
-        kind: _,
-    } = &*error.failure;
-    let reason = TargetError {
-        code: code.clone(),
-        message: format!("{error}: {message}"),
-        request_id: request_id.clone(),
-    };
+    let mut reason = TargetError::from(CallFailure::clone(&error.failure));
+    reason.message = format!("{error}: {}", reason.message);
     let outcome = not_audited(run, planned, TargetStatus::Failed, reason).await;
     Attempted::Done(Box::new(Audited {
         outcome,

@@ -16,7 +16,6 @@ use image_usage_archive::aws::{
     Aws, CallFailure, FailureKind, RejectBrokenXml, RetryBrokenResponses, TokenCycle,
     retry_partition, sdk_region,
 };
-use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::target::{AccountId, Region};
 
 /// The account that the function runs in.
@@ -197,14 +196,7 @@ impl Accounts {
             let Some(next) = answer.next_token.filter(|next| !next.is_empty()) else {
                 break;
             };
-            if cycle.closes_at(token.as_deref(), &next) {
-                return Err(CallFailure::own(
-                    ErrorCode::RepeatedToken,
-                    "Organizations returned the same page token twice, so the listing would never end"
-                        .to_owned(),
-                    FailureKind::Transient,
-                ));
-            }
+            cycle.check("Organizations", token.as_deref(), &next)?;
             token = Some(next);
         }
         match accounts.is_empty() {

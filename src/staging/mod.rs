@@ -108,7 +108,7 @@ impl StagedReports {
             if soonest.len() == limit && soonest.peek().is_some_and(is_later) {
                 continue;
             }
-            if records.get(&head.key).entries(records).is_some() {
+            if records.get(&head.key).is_settled() {
                 continue;
             }
             let FieldsToFetch {

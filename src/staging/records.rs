@@ -51,6 +51,11 @@ impl ReportRecord {
         })
     }
 
+    /// Whether it is settled where its entries are.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Where its entries are; `None` if that is not settled.
     pub(crate) fn entries(&self, records: &ReportRecords) -> Option<EntriesStatus> {
         let mut entries = records.places.get(self.place?).clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use local_aws::{Fault, FaultKind, LocalAws, OutcomeKind, RuntimeApi, SeedOptions, Tag, World};
 use serde_json::{Value, json};
 
-use crate::harness::{ACCOUNT, Archive, BUCKET, local_aws, project_file, report, text};
+use crate::harness::{ACCOUNT, Archive, BUCKET, LATEST, local_aws, project_file, report, text};
 
 /// The function's timeout. No answer takes this long, and no test waits longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -271,6 +271,24 @@ async fn the_metrics_line_has_every_metric_and_separates_scoped_runs() {
         (&json!(3), &json!(1))
     );
     assert!(line["RunDuration"].as_u64().unwrap() < TIMEOUT.as_millis() as u64);
+}
+
+#[tokio::test]
+async fn the_metrics_count_every_object_of_earlier_runs_that_cannot_be_read() {
+    let aws = seeded_aws().await;
+    let mut lambda = Lambda::for_archive(&aws);
+    let first = lambda.invoke("{}").payload;
+    for unreadable in [text(&first["snapshot"]["key"]), LATEST, "/reports/"] {
+        let denied = Fault::new(FaultKind::Denied).on("GetObject");
+        aws.faults().add(denied.on_key(unreadable));
+        assert!(!lambda.invoke("{}").failed, "{unreadable}");
+        aws.faults().clear();
+    }
+    let log = lambda.stop();
+    let metrics = log.iter().filter(|line| line["_aws"].is_object());
+    let counted: Vec<&Value> = metrics.map(|line| &line["ObjectsUnreadable"]).collect();
+    // Each of the three Regions has an object with reports.
+    assert_eq!(counted, [0, 1, 1, 3]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use image_usage_archive::domain::report::{ResourceType, ResourceTypeOption, Usag
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::Layout;
+use image_usage_archive::layout::{Layout, ObjectKind};
 use image_usage_auditor::request::Request;
 use image_usage_auditor::settings::Settings;
 use local_aws::{Report, Tag};
@@ -243,7 +243,7 @@ proptest! {
             RunId::of_request(scheduled_at, &event_id),
         ] {
             for key in [
-                prefix.reports(&run, Attempt::from_bits(7), scheduled_at, &target),
+                prefix.object(ObjectKind::Reports, &run, Attempt::from_bits(7), scheduled_at, &target),
                 prefix.snapshot(&run, scheduled_at),
                 prefix.latest(),
             ] {

@@ -58,29 +58,8 @@ impl Layout {
         &self.0
     }
 
-    /// Returns the key of the reports that an attempt at a run read of one target: gzipped JSON Lines.
-    pub fn reports(
-        &self,
-        run: &RunId,
-        attempt: Attempt,
-        scheduled_at: Timestamp,
-        target: &Target,
-    ) -> String {
-        self.of_target(ObjectKind::Reports, run, attempt, scheduled_at, target)
-    }
-
-    /// Returns the key of the entries that an attempt at a run fetched for one target: gzipped JSON Lines.
-    pub fn entries(
-        &self,
-        run: &RunId,
-        attempt: Attempt,
-        scheduled_at: Timestamp,
-        target: &Target,
-    ) -> String {
-        self.of_target(ObjectKind::Entries, run, attempt, scheduled_at, target)
-    }
-
-    fn of_target(
+    /// Returns the key of an object that an attempt at a run writes for one target: gzipped JSON Lines.
+    pub fn object(
         &self,
         kind: ObjectKind,
         run: &RunId,
@@ -129,6 +108,16 @@ impl ObjectKind {
     }
 }
 
+/// Splits a key before its last `v1/`: a prefix may contain a folder of the same name; what follows it cannot.
+fn split(key: &str) -> Option<(&str, &str)> {
+    Some(key.split_at(key.rfind("v1/")?))
+}
+
+/// Returns the part of a key from `v1/` on, whatever the prefix is.
+pub(crate) fn below_prefix(key: &str) -> &str {
+    split(key).map_or(key, |(_, below)| below)
+}
+
 /// A key of the archive, taken apart.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ArchiveKey {
@@ -163,8 +152,7 @@ pub struct ObjectKey {
 impl ArchiveKey {
     /// Takes a key apart, and returns the layout that it belongs to; `None` for a key that no layout builds.
     pub fn parse(key: &str) -> Option<(Layout, Self)> {
-        // A prefix may contain a folder of the same name; what follows it cannot.
-        let (prefix, below) = key.split_at(key.rfind("v1/")?);
+        let (prefix, below) = split(key)?;
         let layout: Layout = prefix.parse().ok()?;
         let parsed = match below {
             "v1/latest.json" => Self::Latest,
@@ -221,7 +209,7 @@ impl ArchiveKey {
                 run_id,
                 attempt,
                 scheduled_at,
-            }) => layout.of_target(*kind, run_id, *attempt, *scheduled_at, target),
+            }) => layout.object(*kind, run_id, *attempt, *scheduled_at, target),
         }
     }
 }
@@ -244,11 +232,11 @@ mod tests {
             region: "us-east-1".parse().unwrap(),
         };
         assert_eq!(
-            prefix.reports(&run, attempt, scheduled_at(), &target),
+            prefix.object(ObjectKind::Reports, &run, attempt, scheduled_at(), &target),
             "image-usage/v1/reports/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(
-            prefix.entries(&run, attempt, scheduled_at(), &target),
+            prefix.object(ObjectKind::Entries, &run, attempt, scheduled_at(), &target),
             "image-usage/v1/entries/dt=2026-11-22/account_id=111122223333/region=us-east-1/20261122T060000Z-7bf73129.0badcafe.jsonl.gz"
         );
         assert_eq!(

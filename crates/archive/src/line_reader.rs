@@ -25,57 +25,33 @@ const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// for chunk in object.chunks(7) {
 ///     reader.push(chunk)?;
 /// }
-/// assert_eq!(reader.finish()?, 2);
+/// assert_eq!(reader.finish()?.0, 2);
 /// assert_eq!(lines, ["one", "two"]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct LineReader<E: FnMut(&[u8]) -> io::Result<()>>(LineDecoder<Each<E>>);
-
-impl<E: FnMut(&[u8]) -> io::Result<()>> LineReader<E> {
-    /// Starts an object; `each` receives its lines in order, and an error from it ends the reading.
-    pub fn new(each: E) -> Self {
-        Self(LineDecoder::new(Each(each)))
-    }
-
-    /// Reads the next chunk of the object as stored. After an error, nothing more can be read.
-    ///
-    /// # Errors
-    /// Fails if the bytes are not gzip, if a line is longer than 16 MiB, and as `each` does.
-    pub fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.0.push(chunk)
-    }
-
-    /// Ends the object, and returns its number of lines.
-    ///
-    /// # Errors
-    /// Fails if the object is truncated or does not end with a newline, and as [`push`](Self::push) does.
-    pub fn finish(self) -> io::Result<u64> {
-        self.0.finish().map(|(count, _)| count)
-    }
-}
-
-/// Receives the lines of an object, without their newlines.
-pub(crate) trait LineSink {
-    /// Takes the next line; an error ends the reading.
-    fn take(&mut self, line: &[u8]) -> io::Result<()>;
-}
-
-struct Each<E>(E);
-
-impl<E: FnMut(&[u8]) -> io::Result<()>> LineSink for Each<E> {
-    fn take(&mut self, line: &[u8]) -> io::Result<()> {
-        (self.0)(line)
-    }
-}
-
-/// A [`LineReader`] that owns what receives the lines, and returns it at the end.
-pub(crate) struct LineDecoder<S: LineSink> {
+pub struct LineReader<S: LineSink> {
     decoder: MultiGzDecoder<Lines<S>>,
     is_empty: bool,
 }
 
-impl<S: LineSink> LineDecoder<S> {
-    pub(crate) fn new(sink: S) -> Self {
+/// Receives the lines of an object, without their newlines.
+pub trait LineSink {
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// An error ends the reading.
+    fn take(&mut self, line: &[u8]) -> io::Result<()>;
+}
+
+impl<E: FnMut(&[u8]) -> io::Result<()>> LineSink for E {
+    fn take(&mut self, line: &[u8]) -> io::Result<()> {
+        self(line)
+    }
+}
+
+impl<S: LineSink> LineReader<S> {
+    /// Starts an object; `sink` receives its lines in order.
+    pub fn new(sink: S) -> Self {
         Self {
             decoder: MultiGzDecoder::new(Lines {
                 sink,
@@ -86,12 +62,20 @@ impl<S: LineSink> LineDecoder<S> {
         }
     }
 
-    pub(crate) fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
+    /// Reads the next chunk of the object as stored. After an error, nothing more can be read.
+    ///
+    /// # Errors
+    /// Fails if the bytes are not gzip, if a line is longer than 16 MiB, and as the sink does.
+    pub fn push(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.is_empty &= chunk.is_empty();
         self.decoder.write_all(chunk)
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<(u64, S)> {
+    /// Ends the object, and returns its number of lines, and what has received them.
+    ///
+    /// # Errors
+    /// Fails if the object is truncated or does not end with a newline, and as [`push`](Self::push) does.
+    pub fn finish(mut self) -> io::Result<(u64, S)> {
         let cut = |what| Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         if self.is_empty {
             return cut("it is empty");
@@ -170,7 +154,7 @@ mod tests {
         for chunk in object.chunks(chunk_bytes) {
             reader.push(chunk)?;
         }
-        let count = reader.finish()?;
+        let (count, _) = reader.finish()?;
         Ok((count, lines))
     }
 
@@ -223,7 +207,9 @@ mod tests {
     fn an_error_of_the_caller_ends_the_reading() {
         let mut reader = LineReader::new(|_: &[u8]| Err(io::Error::other("enough")));
         let error = reader.push(&gzip(b"one\ntwo\n"));
-        let error = error.and_then(|()| reader.finish()).unwrap_err();
+        let error = error
+            .and_then(|()| reader.finish().map(|(count, _)| count))
+            .unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
 }

@@ -478,8 +478,9 @@ impl EntryFetcher<'_> {
                 .entries(ids, cursor.max_results(), cursor.token());
             let page = match self.limit(call).await {
                 Ok(page) => page,
-                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => {
-                    self.run.page_size.remember(&failure, cursor.max_results());
+                Err(NotFetched::Failed(failure))
+                    if self.run.page_size.restart(&mut cursor, &failure) =>
+                {
                     groups = EntryGroups::new(ids.len());
                     continue;
                 }
@@ -518,8 +519,9 @@ impl EntryFetcher<'_> {
             let call = self.reports.page(&query, cursor.token());
             let page = match self.limit(call).await {
                 Ok(page) => page,
-                Err(NotFetched::Failed(failure)) if cursor.restart_after(&failure) => {
-                    self.run.page_size.remember(&failure, cursor.max_results());
+                Err(NotFetched::Failed(failure))
+                    if self.run.page_size.restart(&mut cursor, &failure) =>
+                {
                     continue;
                 }
                 Err(stop) => return Err(stop),

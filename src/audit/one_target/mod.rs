@@ -14,10 +14,9 @@ use image_usage_archive::documents::{
 };
 use image_usage_archive::domain::findings;
 use image_usage_archive::domain::report::UsageReport;
-use image_usage_archive::domain::run_id::{Attempt, RunId};
+use image_usage_archive::domain::run_id::Attempt;
 use image_usage_archive::domain::target::Target;
-use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::Layout;
+use image_usage_archive::layout::ObjectKind;
 
 use self::entries::{EntryArchiver, Progress};
 use self::lines::WrittenLines;
@@ -93,10 +92,11 @@ impl Audit {
     }
 
     async fn read_listing(&mut self, mut query: ReportQuery) -> Result<(), CallFailure> {
+        let run = Arc::clone(&self.run);
         let names_ids = !(query.image_ids.is_empty() && query.report_ids.is_empty());
         let size = match names_ids {
-            true => self.run.page_size.beside_ids(),
-            false => self.run.page_size.of_listing(),
+            true => run.page_size.beside_ids(),
+            false => run.page_size.of_listing(),
         };
         let mut cursor = PageCursor::new(size);
         let mut rows = Vec::new();
@@ -104,16 +104,15 @@ impl Audit {
             query.max_results = cursor.max_results();
             // The last page is staged while the next one is on its way.
             let next = self.reports.page(&query, cursor.token());
-            let next = self.run.deadline.limit_read(next);
-            let stage = stage_all(&self.run, &self.target, &mut self.staged, &rows);
+            let next = run.deadline.limit_read(next);
+            let stage = stage_all(&run, &self.target, &mut self.staged, &rows);
             let (page, staged) = tokio::join!(next, stage);
             staged?;
             self.unsent.set(self.staged.bytes());
             let page = match page {
                 Ok(page) => page,
                 // From the start: reports that are staged already are recognised.
-                Err(failure) if cursor.restart_after(&failure) => {
-                    self.run.page_size.remember(&failure, cursor.max_results());
+                Err(failure) if run.page_size.restart(&mut cursor, &failure) => {
                     self.staged.restart();
                     rows = Vec::new();
                     continue;
@@ -124,7 +123,7 @@ impl Audit {
             rows = page.rows;
             let has_next = cursor.advance(page.next_token);
             if !matches!(has_next, Ok(true)) {
-                stage_all(&self.run, &self.target, &mut self.staged, &rows).await?;
+                stage_all(&run, &self.target, &mut self.staged, &rows).await?;
                 self.unsent.set(self.staged.bytes());
                 return has_next.map(|_| ());
             }
@@ -150,7 +149,7 @@ impl Audit {
                 let (target, staged) = (&self.target, &mut self.staged);
                 Archiving {
                     changes: history::carry_over(&run, target, staged, is_complete).await,
-                    entries: EntryArchiver::new(&run, self.key(Layout::entries)),
+                    entries: EntryArchiver::new(&run, self.key(ObjectKind::Entries)),
                     progress: Progress::default(),
                 }
             }
@@ -171,15 +170,10 @@ impl Audit {
     }
 
     /// The key of an object of this attempt.
-    fn key(&self, of: fn(&Layout, &RunId, Attempt, Timestamp, &Target) -> String) -> String {
+    fn key(&self, kind: ObjectKind) -> String {
         let (facts, layout) = (&self.run.facts, &self.run.settings.archive_prefix);
-        of(
-            layout,
-            &facts.run_id,
-            self.attempt,
-            facts.scheduled_at,
-            &self.target,
-        )
+        let (run, scheduled_at) = (&facts.run_id, facts.scheduled_at);
+        layout.object(kind, run, self.attempt, scheduled_at, &self.target)
     }
 
     /// Archives the entries that were fetched, then the report lines.
@@ -199,7 +193,7 @@ impl Audit {
             progress,
         } = archiving;
         let entries_object = entries.finish(&self.run).await?;
-        let key = self.key(Layout::reports);
+        let key = self.key(ObjectKind::Reports);
         let written = lines::archive(
             &self.run,
             key,

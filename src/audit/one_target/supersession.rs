@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use image_usage_archive::domain::findings::{self, Finding, ListedFindings};
+use image_usage_archive::domain::findings::{self, ListedFindings};
 use image_usage_archive::domain::report::UsageReport;
 use image_usage_archive::domain::report_key::ReportKey;
 
@@ -17,7 +17,7 @@ pub(super) async fn resolve(
 ) -> io::Result<()> {
     let expiring: HashSet<ReportKey> = findings
         .iter()
-        .filter(|finding| is_about_to_expire(finding))
+        .filter(|finding| finding.is_about_expiry())
         .filter_map(|finding| finding.report_id.as_deref().map(ReportKey::of))
         .collect();
     if expiring.is_empty() {
@@ -52,15 +52,11 @@ pub(super) async fn resolve(
     .await?;
     findings.update(|finding| {
         let by = finding.report_id.as_ref().and_then(|id| best.get(id));
-        if let Some(by) = by.filter(|_| is_about_to_expire(finding)) {
+        if let Some(by) = by.filter(|_| finding.is_about_expiry()) {
             finding.superseded_by = by.report_id.clone();
         }
     });
     Ok(())
-}
-
-fn is_about_to_expire(finding: &Finding) -> bool {
-    finding.entries_archived.is_some()
 }
 
 /// Passes on each staged report; other tasks get their turn in between.

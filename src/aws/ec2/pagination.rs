@@ -3,7 +3,6 @@
 //! The SDK's paginators are not used: they take a repeated token for the end of a listing.
 
 use image_usage_archive::aws::{CallFailure, FailureKind, TokenCycle};
-use image_usage_archive::domain::error_code::ErrorCode;
 
 /// One page of a listing.
 #[derive(Debug)]
@@ -78,14 +77,8 @@ impl PageCursor {
     /// # Errors
     /// Fails if the token has been returned before: the listing would never end.
     pub(crate) fn advance(&mut self, next: Option<String>) -> Result<bool, CallFailure> {
-        if let Some(next) = &next
-            && self.cycle.closes_at(self.token.as_deref(), next)
-        {
-            return Err(CallFailure::own(
-                ErrorCode::RepeatedToken,
-                "EC2 returned the same page token twice, so the listing would never end".to_owned(),
-                FailureKind::Transient,
-            ));
+        if let Some(next) = &next {
+            self.cycle.check("EC2", self.token.as_deref(), next)?;
         }
         self.token = next;
         Ok(self.token.is_some())
@@ -94,6 +87,8 @@ impl PageCursor {
 
 #[cfg(test)]
 mod tests {
+    use image_usage_archive::domain::error_code::ErrorCode;
+
     use super::*;
 
     fn failure(kind: FailureKind) -> CallFailure {

@@ -15,9 +15,8 @@ pub use client::{Aws, retry_partition, sdk_region};
 pub use failure::{CallFailure, FailureKind, chain};
 pub use retry::RetryBrokenResponses;
 pub use s3::{
-    Bucket, Condition, NewObject, ReadAttempts, Sha256Digest, Stored, StoredFacts, Upload,
-    UploadedPart,
+    Bucket, Condition, NewObject, Sha256Digest, Stored, StoredFacts, Upload, UploadedPart,
 };
 pub use token_cycle::TokenCycle;
 pub use write_headers::{CannedAcl, Encryption, UnknownAcl, UnknownEncryption, WriteHeaders};
-pub use xml_guard::{RejectBrokenXml, check_whole_document};
+pub use xml_guard::RejectBrokenXml;

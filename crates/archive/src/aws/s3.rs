@@ -17,7 +17,6 @@ use super::retry::RetryBrokenResponses;
 use super::token_cycle::TokenCycle;
 use super::write_headers::WriteHeaders;
 use super::xml_guard::RejectBrokenXml;
-use crate::domain::error_code::ErrorCode;
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -95,7 +94,7 @@ pub struct UploadedPart(CompletedPart);
 
 /// Bounded retries for interrupted bodies, which the SDK does not retry.
 #[derive(Default, Debug)]
-pub struct ReadAttempts(u32);
+struct ReadAttempts(u32);
 
 impl ReadAttempts {
     const MOST: u32 = 4;
@@ -104,7 +103,7 @@ impl ReadAttempts {
     ///
     /// # Errors
     /// Returns the failure if another attempt would not help, or if there were enough.
-    pub fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
+    fn again_after(&mut self, failure: CallFailure) -> Result<(), CallFailure> {
         self.0 += 1;
         if failure.kind != FailureKind::Transient || self.0 == Self::MOST {
             return Err(failure);
@@ -147,12 +146,7 @@ impl Bucket {
         &self.name
     }
 
-    /// Reads an object chunk by chunk, in the given version or the latest one; `None` when there is no
-    /// object.
-    ///
-    /// # Errors
-    /// Fails as S3 does, after the SDK's retries, and if the body is interrupted.
-    pub async fn read(
+    async fn read(
         &self,
         key: &str,
         version_id: Option<&str>,
@@ -195,11 +189,11 @@ impl Bucket {
         }))
     }
 
-    /// Reads an object chunk by chunk into a value that `start` makes anew for each attempt; `None` when
-    /// there is no object. Reads again if the body is interrupted.
+    /// Reads an object chunk by chunk, in the given version or the latest one, into a value that `start` makes
+    /// anew for each attempt; `None` when there is no object.
     ///
     /// # Errors
-    /// Fails as [`read`](Self::read) does.
+    /// Fails as S3 does, after the SDK's retries, and if the body is interrupted each time.
     pub async fn fold<T>(
         &self,
         key: &str,
@@ -221,7 +215,7 @@ impl Bucket {
     /// Reads a small object whole; `None` when there is none.
     ///
     /// # Errors
-    /// Fails as [`read`](Self::read) does.
+    /// Fails as [`fold`](Self::fold) does.
     pub async fn get(&self, key: &str) -> Result<Option<Stored>, CallFailure> {
         let extend = |bytes: &mut Vec<u8>, chunk: &[u8]| bytes.extend_from_slice(chunk);
         let read = self.fold(key, None, Vec::new, extend).await?;
@@ -287,14 +281,7 @@ impl Bucket {
                 (Some(true), Some(next)) => next,
                 (Some(false) | None, _) => return Ok(listed),
             };
-            if cycle.closes_at(token.as_deref(), &next) {
-                return Err(CallFailure::own(
-                    ErrorCode::RepeatedToken,
-                    "S3 returned the same page token twice, so the listing would never end"
-                        .to_owned(),
-                    FailureKind::Transient,
-                ));
-            }
+            cycle.check("S3", token.as_deref(), &next)?;
             token = Some(next);
         }
     }
@@ -397,7 +384,6 @@ impl Bucket {
         &self,
         upload: &Upload,
         parts: Vec<UploadedPart>,
-        condition: &Condition,
     ) -> Result<Option<String>, CallFailure> {
         let parts = parts.into_iter().map(|UploadedPart(part)| part).collect();
         let answer = self
@@ -411,8 +397,6 @@ impl Bucket {
                     .set_parts(Some(parts))
                     .build(),
             )
-            .set_if_none_match(condition.if_none_match())
-            .set_if_match(condition.if_match())
             .send()
             .boxed()
             .await?;

@@ -1,5 +1,8 @@
 //! Listings whose page tokens repeat.
 
+use super::failure::{CallFailure, FailureKind};
+use crate::domain::error_code::ErrorCode;
+
 /// Detects a cycle of page tokens in constant space (Brent's algorithm).
 ///
 /// The SDK's paginators take a repeated token for the end of a listing, so no listing uses them.
@@ -10,9 +13,28 @@ pub struct TokenCycle {
 }
 
 impl TokenCycle {
-    /// Returns whether the token `next`, which the page asked for with `asked_with` returned, closes a
-    /// cycle. A cycle of any length is found within a few times the pages before and in it.
-    pub fn closes_at(&mut self, asked_with: Option<&str>, next: &str) -> bool {
+    /// Checks the token `next`, which the page asked for with `asked_with` returned.
+    ///
+    /// # Errors
+    /// Fails if it closes a cycle: the listing of this service would never end. A cycle of any length is found
+    /// within a few times the pages before and in it.
+    pub fn check(
+        &mut self,
+        service: &str,
+        asked_with: Option<&str>,
+        next: &str,
+    ) -> Result<(), CallFailure> {
+        if !self.closes_at(asked_with, next) {
+            return Ok(());
+        }
+        Err(CallFailure::own(
+            ErrorCode::RepeatedToken,
+            format!("{service} returned the same page token twice, so the listing would never end"),
+            FailureKind::Transient,
+        ))
+    }
+
+    fn closes_at(&mut self, asked_with: Option<&str>, next: &str) -> bool {
         if asked_with == Some(next) || self.anchor.as_deref() == Some(next) {
             return true;
         }

@@ -35,21 +35,15 @@ impl Intercept for RejectBrokenXml {
             return Ok(());
         }
         let body = response.body().bytes().ok_or("the response was not read")?;
-        check_whole_document(body)
-            .map(|_| ())
-            .map_err(BoxError::from)
+        check_whole_document(body).map_err(BoxError::from)
     }
 }
 
 const DIVIDED_TEXT: &str = "the response has a text with a comment inside";
 
-/// Returns the name of a document's root element.
-///
-/// # Errors
-/// Fails if the document is not whole and well-formed, or has a text that a decoder would read only in part.
-pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
+/// Checks that a document is whole and well-formed, and has no text that a decoder would read only in part.
+fn check_whole_document(document: &[u8]) -> Result<(), String> {
     let mut reader = Reader::from_reader(document);
-    let mut root = String::new();
     let (mut depth, mut roots) = (0_usize, 0_usize);
     // Whether the innermost element has had text since its start tag, and then a comment.
     let (mut text, mut interrupted) = (false, false);
@@ -58,17 +52,13 @@ pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
             .read_event()
             .map_err(|error| format!("the response is not well-formed XML: {error}"))?;
         match event {
-            Event::Start(tag) => {
-                if depth == 0 {
-                    (root, roots) = (tag.local_name().into_inner().to_owned(), roots + 1);
-                }
+            Event::Start(_) => {
+                roots += usize::from(depth == 0);
                 depth += 1;
                 (text, interrupted) = (false, false);
             }
-            Event::Empty(tag) => {
-                if depth == 0 {
-                    (root, roots) = (tag.local_name().into_inner().to_owned(), roots + 1);
-                }
+            Event::Empty(_) => {
+                roots += usize::from(depth == 0);
                 (text, interrupted) = (false, false);
             }
             Event::End(_) => {
@@ -90,7 +80,7 @@ pub fn check_whole_document(document: &[u8]) -> Result<String, String> {
         }
     }
     match (roots, depth) {
-        (1, 0) => Ok(root),
+        (1, 0) => Ok(()),
         (_, 0) => Err(format!(
             "the response has {roots} root elements instead of one"
         )),

@@ -34,9 +34,6 @@ pub enum EntriesStatus {
 }
 
 impl EntriesStatus {
-    /// The code of entries that the settings do not ask for.
-    pub const NOT_WANTED: &'static str = "EntriesNotWanted";
-
     /// Returns why the entries are not archived, if there is more to say than the status.
     pub fn code(&self) -> Option<&str> {
         match self {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::keys::{LATEST, below_prefix};
+use super::keys::LATEST;
 use super::problem::Problem;
 use super::survey::Survey;
+use crate::layout::below_prefix;
 
 /// The chain of full snapshots.
 #[derive(Default, Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::entry_lines::EntryLines;
-use super::keys::{below_prefix, object_key};
+use super::keys::object_key;
 use super::object::{Measured, ReadObject, read_object};
 use super::problem::Problem;
 use super::report_lines::{ClaimedReports, ReportLines};
@@ -15,6 +15,7 @@ use crate::documents::{
 };
 use crate::domain::findings::ListedFindings;
 use crate::domain::report_key::ReportKey;
+use crate::layout::below_prefix;
 use crate::source::{Source, Unreadable};
 
 /// How many targets of a snapshot are read at a time.

@@ -8,12 +8,6 @@ use crate::layout::{ArchiveKey, Layout, ObjectKey, ObjectKind};
 pub(super) const LATEST: &str = "v1/latest.json";
 pub(super) const SNAPSHOTS: &str = "v1/snapshots/";
 
-/// Returns the part of a document's key from `v1/` on, whatever the prefix is.
-pub(super) fn below_prefix(key: &str) -> &str {
-    // A prefix may contain a folder of the same name; what follows it cannot.
-    key.rfind("v1/").map_or(key, |start| &key[start..])
-}
-
 /// Takes the key of an object of reports or entries apart; `None` for any other key.
 pub(super) fn object_key(key: &str) -> Option<(Layout, ObjectKey)> {
     match ArchiveKey::parse(key)? {

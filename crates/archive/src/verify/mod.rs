@@ -65,7 +65,8 @@ use crate::documents::AUDITOR_VERSION;
 use crate::layout::Layout;
 use crate::source::{Source, Unreadable};
 
-use keys::{SNAPSHOTS, below_prefix};
+use crate::layout::below_prefix;
+use keys::SNAPSHOTS;
 
 pub use problem::Problem;
 pub use survey::{OnProgress, Progress, Survey, SurveyedRun, survey};

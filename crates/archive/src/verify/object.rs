@@ -4,10 +4,10 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
-use super::keys::below_prefix;
 use crate::documents::ArchivedObject;
 use crate::domain::digest::hex;
-use crate::line_reader::{LineDecoder, LineSink};
+use crate::layout::below_prefix;
+use crate::line_reader::{LineReader, LineSink};
 use crate::source::{Source, Unreadable};
 
 /// Bad lines reported per object; the rest are only counted.
@@ -180,7 +180,7 @@ pub(super) async fn measure(
 struct Pass<L: LineCheck> {
     digest: Sha256,
     bytes: u64,
-    decoder: LineDecoder<CheckedLines<L>>,
+    decoder: LineReader<CheckedLines<L>>,
     outcome: io::Result<()>,
 }
 
@@ -189,7 +189,7 @@ impl<L: LineCheck> Pass<L> {
         Self {
             digest: Sha256::new(),
             bytes: 0,
-            decoder: LineDecoder::new(CheckedLines {
+            decoder: LineReader::new(CheckedLines {
                 each,
                 count: 0,
                 bad: Vec::new(),

@@ -5,7 +5,8 @@ use crate::domain::run_id::RunId;
 use crate::domain::timestamp::Timestamp;
 use crate::layout::Layout;
 
-use super::keys::{below_prefix, layouts, own_objects};
+use super::keys::{layouts, own_objects};
+use crate::layout::below_prefix;
 
 /// What is needed of a snapshot to check the others.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ pub(super) struct ReportLines<'a> {
 impl<'a> ReportLines<'a> {
     pub(super) fn new(target: &'a Target, snapshot: &'a Snapshot, layout: Layout) -> Self {
         let is_going = |finding: &&Finding| {
-            finding.entries_archived.is_some()
+            finding.is_about_expiry()
                 && (&finding.account_id, &finding.region) == (&target.account_id, &target.region)
         };
         let going = snapshot.findings.iter().filter(is_going);
@@ -136,7 +136,7 @@ impl<'a> ReportLines<'a> {
             ..
         } = self;
         findings.update(|finding| {
-            if finding.entries_archived.is_none() {
+            if !finding.is_about_expiry() {
                 return;
             }
             let Some(reports) = finding.image_id.as_ref().and_then(|id| of_images.get(id)) else {

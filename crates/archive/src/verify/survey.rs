@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::contents::{Claim, Contents, read_contents};
-use super::keys::{LATEST, SNAPSHOTS, below_prefix, litter, snapshot_of};
+use super::keys::{LATEST, SNAPSHOTS, litter, snapshot_of};
 use super::object::{Measured, measure};
 use super::outline::Outline;
 use super::snapshot::read_snapshot;
 use crate::domain::digest::sha256_hex;
 use crate::domain::report_key::ReportKey;
+use crate::layout::below_prefix;
 use crate::source::{Source, Unreadable};
 
 /// What was read of an archive; [`check`](super::check) evaluates it.
@@ -87,6 +88,7 @@ pub async fn survey(archive: &Source, progress: OnProgress<'_>) -> Result<Survey
         archive,
         progress,
         read_bytes: AtomicU64::new(0),
+        total_bytes: listing.values().sum(),
         survey: Survey {
             latest: Ok(None),
             runs: BTreeMap::new(),
@@ -102,6 +104,7 @@ pub async fn survey(archive: &Source, progress: OnProgress<'_>) -> Result<Survey
     if !reading.has_latest() {
         // A run may have ended since the listing: its snapshot was written before it became the latest.
         reading.survey.listing = archive.list().await?;
+        reading.total_bytes = reading.survey.listing.values().sum();
         reading.runs().await?;
         reading.latest().await?;
     }
@@ -113,6 +116,7 @@ struct Reading<'a> {
     archive: &'a Source,
     progress: OnProgress<'a>,
     read_bytes: AtomicU64,
+    total_bytes: u64,
     survey: Survey,
 }
 
@@ -121,7 +125,7 @@ impl Reading<'_> {
         let before = self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
         (self.progress)(Progress {
             read_bytes: before + bytes,
-            total_bytes: self.survey.listing.values().sum(),
+            total_bytes: self.total_bytes,
         });
     }
 

@@ -17,7 +17,7 @@ use image_usage_archive::domain::report::{ReportState, UsageEntry, UsageReport};
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::Layout;
+use image_usage_archive::layout::{Layout, ObjectKind};
 use tempfile::TempDir;
 
 pub(crate) const PREFIX: &str = "image-usage/";
@@ -84,8 +84,8 @@ impl Archive {
             expiry_window_days: 7,
             pending_limit_hours: 24,
         };
-        let reports = layout.reports(&run_id, attempt, scheduled_at, &target);
-        let entries = layout.entries(&run_id, attempt, scheduled_at, &target);
+        let key = |kind| layout.object(kind, &run_id, attempt, scheduled_at, &target);
+        let (reports, entries) = (key(ObjectKind::Reports), key(ObjectKind::Entries));
         let (mut report_lines, mut entry_lines) = (Vec::new(), Vec::new());
         let (mut counts, mut findings) = (Counts::default(), ListedFindings::default());
         for (number, state) in ["available", "error"].into_iter().enumerate() {

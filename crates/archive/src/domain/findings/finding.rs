@@ -57,6 +57,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether the finding is about a report that is about to expire, or has expired.
+    pub fn is_about_expiry(&self) -> bool {
+        self.entries_archived.is_some()
+    }
+
     /// Describes a finding about a report.
     pub fn new(
         kind: FindingKind,

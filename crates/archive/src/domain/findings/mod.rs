@@ -11,6 +11,7 @@ pub use self::finding::{Finding, ListedFindings, finding_id, is_below_cutoff};
 pub use self::kind::{FindingKind, FindingSet};
 pub use self::supersession::{preference, supersedes};
 use super::entries_status::EntriesStatus;
+use super::error_code::ErrorCode;
 use super::report::{ReportState, UsageReport};
 use super::timestamp::Timestamp;
 
@@ -70,7 +71,9 @@ pub fn is_unarchived(is_available: bool, kinds: FindingSet, entries: &EntriesSta
     let is_going = kinds.contains(FindingKind::Expiring) || kinds.contains(FindingKind::Expired);
     let is_missing = match entries {
         EntriesStatus::Archived { .. } | EntriesStatus::NotAvailable => false,
-        EntriesStatus::Pending { code } => code.as_deref() != Some(EntriesStatus::NOT_WANTED),
+        EntriesStatus::Pending { code } => {
+            code.as_deref() != Some(ErrorCode::EntriesNotWanted.as_str())
+        }
         EntriesStatus::Failed { .. } => true,
     };
     is_available && is_going && is_missing
