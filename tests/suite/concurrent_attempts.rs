@@ -354,7 +354,7 @@ fn add_seeded_faults(aws: &LocalAws, seed: u64, random: &mut Random) {
 #[tokio::test]
 async fn three_attempts_at_once_while_facts_change_and_one_is_killed_end_in_one_snapshot() {
     for seed in 0..12 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut facts = Facts::new(30);
         let aws = local_aws(&facts.world).await;
         add_seeded_faults(&aws, seed, &mut random);
@@ -437,7 +437,7 @@ async fn the_latest_snapshot_never_moves_back_while_runs_of_several_days_overtak
 fn bulky_reports(names: Range<usize>) -> impl Iterator<Item = Report> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
     names.map(|number| {
-        let mut random = Random(number as u64);
+        let mut random = Random::new(number as u64);
         let mut letters = || -> String {
             (0..250)
                 .map(|_| char::from(LETTERS[random.below(64) as usize]))
@@ -592,7 +592,7 @@ impl Kills {
 
     /// Kills a process, runs the same event again, and returns the moment of the kill.
     async fn kill_and_run_again(&mut self, seed: u64) -> &'static str {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         // Every other one in the last calls, because there are few of them.
         let calls = self.calls_of_a_run;
         let earliest = if seed.is_multiple_of(2) { 1 } else { calls - 5 };

@@ -323,7 +323,7 @@ async fn a_bucket_that_demands_headers_gets_them_on_every_write() {
 
 /// Tags that hardly compress.
 fn bulky_tags(number: u64) -> Vec<Tag> {
-    let mut random = Random(number);
+    let mut random = Random::new(number);
     let mut letters = || -> String {
         (0..250)
             .map(|_| char::from(b'A' + random.below(58) as u8))

@@ -24,11 +24,10 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, BUCKET, auditor, binary, count_calls, invocation, local_aws, now, report,
-    scheduled_event, will_be_harmed, world,
+    ACCOUNT, BUCKET, LISTING, auditor, binary, count_calls, invocation, local_aws, now,
+    objects_below, report, scheduled_event, will_be_harmed, world,
 };
 
-const LISTING: &str = "DescribeImageUsageReports";
 const LATEST: &str = "v1/latest.json";
 const FIRST: &str = "v1/snapshots/dt=2026-11-22/20261122T060000Z-7bf73120.json";
 const PREFIX: &str = "image-usage/";
@@ -96,7 +95,7 @@ impl Week {
 
     fn copy(&self) -> Copy {
         let copy = Copy::empty();
-        for (key, bytes) in objects(&self.root()) {
+        for (key, bytes) in objects_below(&self.root()) {
             copy.write(&key, &bytes);
         }
         copy
@@ -138,24 +137,6 @@ async fn run_on(auditor: &Auditor, world: &World, day: i64) {
     run_at(auditor, world, full(day)).await;
 }
 
-/// Every object below a folder.
-fn objects(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut objects = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let key = path.strip_prefix(root).unwrap().to_str().unwrap();
-                objects.insert(key.to_owned(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    objects
-}
-
 /// An archive of which one object at a time is changed: only the run that it belongs to is read again.
 pub(crate) struct Tampering {
     survey: Survey,
@@ -167,7 +148,7 @@ impl Tampering {
         let archive = Source::Folder(folder.to_owned());
         Self {
             survey: survey(&archive, &|_| {}).await.unwrap(),
-            objects: objects(folder),
+            objects: objects_below(folder),
         }
     }
 
@@ -219,7 +200,7 @@ impl Copy {
     }
 
     fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        objects(self.folder.path())
+        objects_below(self.folder.path())
     }
 
     fn write(&self, key: &str, bytes: &[u8]) {
@@ -340,7 +321,7 @@ async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
     assert_eq!(in_folder.objects, objects);
     let kept = objects + in_folder.snapshots.len() + 1;
     assert_eq!(
-        crate::verify::objects(&week.root()).len(),
+        objects_below(&week.root()).len(),
         kept,
         "an object was not looked at"
     );

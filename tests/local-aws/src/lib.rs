@@ -102,6 +102,7 @@ pub use clock::{Clock, timestamp};
 pub use control::world_json;
 pub use expected_findings::{FindingPolicy, count_findings};
 pub use faults::{Fault, FaultKind, Faults, InvalidFault, Page, Service, When};
+pub use random::Random;
 pub use runtime_api::{Outcome, OutcomeKind, RuntimeApi};
 pub use seed::{Mix, SeedOptions};
 pub use server::{LocalAws, LocalAwsBuilder};

@@ -88,21 +88,7 @@ impl Archive {
 
     /// Every object by key, with its bytes.
     pub(crate) fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut objects = BTreeMap::new();
-        let mut folders = vec![self.root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let key = path.strip_prefix(&self.root).unwrap();
-                    let key = key.to_str().unwrap().to_owned();
-                    objects.insert(key, fs::read(&path).unwrap());
-                }
-            }
-        }
-        objects
+        objects_below(&self.root)
     }
 
     /// The lines of an entries object by report. Each report's lines must be adjacent and distinct.
@@ -195,4 +181,22 @@ pub(crate) fn line_by_line(object: &Value) -> String {
     let fields = object.as_object().unwrap().iter();
     let lines = fields.map(|(name, value)| format!("{name}: {value}"));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every file below a folder by its path there, with its bytes.
+pub(crate) fn objects_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let key = path.strip_prefix(root).unwrap().to_str().unwrap();
+                objects.insert(key.to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    objects
 }

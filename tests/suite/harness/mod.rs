@@ -4,7 +4,6 @@ mod archive;
 mod check;
 mod days;
 mod oracle;
-mod random;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,18 +14,18 @@ use std::time::Duration as Wait;
 use image_usage_archive::aws::Aws;
 use image_usage_auditor::audit::{Answer, Auditor, Invocation, RunError, Summary};
 use image_usage_auditor::settings::Settings;
-use local_aws::{Clock, Entry, LocalAws, Report, RoleOptions, World};
+use local_aws::{Clock, Entry, FaultKind, LocalAws, Report, RoleOptions, World};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 pub(crate) use self::archive::{
-    Archive, found, is_object_of, line_by_line, sha256, status, target, targets, text,
-    without_attempts,
+    Archive, found, is_object_of, line_by_line, objects_below, sha256, status, target, targets,
+    text, without_attempts,
 };
 pub(crate) use self::days::{Days, archived};
 pub(crate) use self::oracle::{expected_entries, failed, pending};
-pub(crate) use self::random::Random;
 use crate::schemas;
+pub(crate) use local_aws::Random;
 
 pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const BUCKET: &str = "archive";
@@ -46,6 +45,17 @@ pub(crate) const THREE_REGIONS: [&str; 3] = ["ap-southeast-2", OTHER_REGION, REG
 pub(crate) const LISTING: &str = "DescribeImageUsageReports";
 /// The operation that reads the entries of reports.
 pub(crate) const ENTRIES: &str = "DescribeImageUsageReportEntries";
+
+/// The faults that a second call does not meet again.
+pub(crate) const TRANSIENT_FAULTS: [FaultKind; 7] = [
+    FaultKind::Throttle,
+    FaultKind::Status500,
+    FaultKind::Status503,
+    FaultKind::CloseBeforeAnswer,
+    FaultKind::ResetMidBody,
+    FaultKind::CutBody,
+    FaultKind::MalformedXml,
+];
 
 /// The key of the copy of the newest full snapshot.
 pub(crate) const LATEST: &str = "image-usage/v1/latest.json";

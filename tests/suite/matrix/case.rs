@@ -219,7 +219,7 @@ fn bulky_reports(parts: usize) -> impl Iterator<Item = Report> {
     const LENGTH: usize = 40_000;
     let count = ((parts - 1) * 5 * 1024 * 1024 + 512 * 1024) * 10 / 8 / LENGTH;
     healthy_reports(count).zip(0_u64..).map(|(report, seed)| {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let letters = std::iter::repeat_with(|| char::from(b'(' + random.below(80) as u8));
         let text: String = letters
             .filter(|letter| !"<>".contains(*letter))

@@ -23,7 +23,8 @@ use self::play::play;
 use self::seeded::seeded;
 use self::tally::{Loss, Tally};
 use crate::harness::{
-    BUCKET, ENTRIES, LISTING, checked, invocation, scheduled_event, summary_of, until,
+    BUCKET, ENTRIES, LISTING, TRANSIENT_FAULTS, checked, invocation, scheduled_event, summary_of,
+    until,
 };
 
 /// The cases that are played at a time: they wait more than they work.
@@ -95,14 +96,7 @@ fn once_on_each_page(kind: &FaultKind) -> Vec<(Page, Case)> {
 
 #[tokio::test]
 async fn a_transient_fault_costs_nothing_on_any_page() {
-    let kinds = [
-        FaultKind::Throttle,
-        FaultKind::Status500,
-        FaultKind::Status503,
-        FaultKind::CloseBeforeAnswer,
-        FaultKind::ResetMidBody,
-        FaultKind::CutBody,
-        FaultKind::MalformedXml,
+    let others = [
         FaultKind::UnknownMembersAndEntities,
         FaultKind::Latency { milliseconds: 300 },
         FaultKind::EmptyPage,
@@ -112,6 +106,7 @@ async fn a_transient_fault_costs_nothing_on_any_page() {
         FaultKind::ExpireToken,
         FaultKind::ExpireCredentials,
     ];
+    let kinds = [TRANSIENT_FAULTS.as_slice(), &others].concat();
     let cases = kinds.iter().flat_map(once_on_each_page);
     let cases = cases.map(|(_, case)| case);
     // Each of the two attempts at a target restarts a listing once.
@@ -130,16 +125,8 @@ async fn a_transient_fault_costs_nothing_on_any_page() {
 
 #[tokio::test]
 async fn a_persistent_fault_on_a_page_ends_with_the_deadline() {
-    let kinds = [
-        FaultKind::Throttle,
-        FaultKind::Status500,
-        FaultKind::Status503,
-        FaultKind::CloseBeforeAnswer,
-        FaultKind::ResetMidBody,
-        FaultKind::CutBody,
-        FaultKind::MalformedXml,
-        FaultKind::SlowBody,
-    ];
+    let others = [FaultKind::SlowBody];
+    let kinds = [TRANSIENT_FAULTS.as_slice(), &others].concat();
     let mut cases = Vec::new();
     for kind in kinds {
         for (_, page) in PAGES {
@@ -217,18 +204,12 @@ async fn an_unusual_but_legal_answer_is_read_completely_however_often_it_comes()
 
 #[tokio::test]
 async fn accounts_and_regions_that_cannot_be_reached_fail_alone() {
-    let kinds = [
-        FaultKind::Throttle,
-        FaultKind::Status500,
-        FaultKind::Status503,
-        FaultKind::CloseBeforeAnswer,
-        FaultKind::ResetMidBody,
-        FaultKind::CutBody,
-        FaultKind::MalformedXml,
+    let others = [
         FaultKind::SlowBody,
         FaultKind::Denied,
         FaultKind::ExpireCredentials,
     ];
+    let kinds = [TRANSIENT_FAULTS.as_slice(), &others].concat();
     let mut cases = Vec::new();
     for kind in kinds {
         for operation in ["AssumeRole", "DescribeRegions"] {

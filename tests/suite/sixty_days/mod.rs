@@ -34,7 +34,7 @@ async fn check_tampering(folder: &Path, runs: usize, changes: usize) {
     assert_eq!(verdict.snapshots.len(), runs);
     let objects = Archive::in_folder(folder).objects();
     let total: usize = objects.values().map(Vec::len).sum();
-    let mut random = Random(changes as u64);
+    let mut random = Random::new(changes as u64);
     let mut places: Vec<usize> = (0..changes)
         .map(|_| random.below(total as u64) as usize)
         .collect();
@@ -173,7 +173,7 @@ async fn with_a_twentieth_of_all_calls_failing_and_a_tenth_of_all_runs_killed_th
  {
     let mut simulation = Simulation::new().await;
     add_faults(&simulation.aws);
-    let mut random = Random(600);
+    let mut random = Random::new(600);
     let mut killed = 0;
     for day in 0..DAYS {
         let time = first_day() + Duration::days(day);

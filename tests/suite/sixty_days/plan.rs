@@ -86,7 +86,7 @@ pub(super) fn first_day() -> OffsetDateTime {
 
 /// Every report of the simulation, in the order of their creation.
 pub(super) fn plan(seed: u64) -> Vec<Report> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut reports = Vec::new();
     let midnight = first_day() - Duration::hours(6);
     for day in -7 * WEEKS_BEFORE..DAYS {
