@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use image_usage_archive::documents::{ReportFilter, Scope};
 use image_usage_archive::domain::target::{AccountId, Region};
-use image_usage_archive::domain::timestamp::{MalformedTimestamp, Timestamp};
+use image_usage_archive::domain::timestamp::{MalformedTimestamp, SECONDS_PER_DAY, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -267,7 +267,6 @@ fn read<'de, T: Deserialize<'de>>(payload: Value) -> Result<T, InvalidRequest> {
 /// Events are delivered within a day and retried for hours; a catch-up run is asked for within two weeks.
 const DAYS_BEFORE: i64 = 14;
 const DAYS_AFTER: i64 = 1;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 fn is_near(time: Timestamp, now: Timestamp) -> bool {
     const NEAR: RangeInclusive<i64> = -DAYS_BEFORE * SECONDS_PER_DAY..=DAYS_AFTER * SECONDS_PER_DAY;

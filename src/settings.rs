@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use image_usage_archive::aws::WriteHeaders;
-use image_usage_archive::domain::findings::Policy;
+use image_usage_archive::domain::findings::{Policy, UsagePolicy};
 use image_usage_archive::domain::target::{AccountId, Region};
 use image_usage_archive::layout::Layout;
 
@@ -31,7 +31,8 @@ pub struct Settings {
     pub role_name: Option<String>,
     /// `AUDITOR_EXTERNAL_ID`: the external ID for that role.
     pub external_id: Option<String>,
-    /// `AUDITOR_EXPIRY_WINDOW_DAYS` and `AUDITOR_PENDING_LIMIT_HOURS`: the limits of the rules.
+    /// `AUDITOR_EXPIRY_WINDOW_DAYS` and `AUDITOR_PENDING_LIMIT_HOURS`: the limits of the rules. And
+    /// `AUDITOR_OBSERVATION_DAYS`, `AUDITOR_IMAGES` and `AUDITOR_IMAGE_REFERENCES`: those about AMIs.
     pub policy: Policy,
     /// `AUDITOR_MAX_CONCURRENT_TARGETS`: how many targets are audited at a time.
     pub max_concurrent_targets: usize,
@@ -81,6 +82,9 @@ const EXPIRY_WINDOW_DAYS: RangeInclusive<u32> = 0..=30;
 
 /// A limit of 0 hours would flag every report that has just been requested.
 const PENDING_LIMIT_HOURS: RangeInclusive<u32> = 1..=u32::MAX;
+
+/// A shorter time than a day proves nothing; the longest covers a year's last run.
+const OBSERVATION_DAYS: RangeInclusive<u32> = 1..=400;
 
 /// Each target under way holds a page and a part of an upload in memory.
 const MAX_CONCURRENT_TARGETS: RangeInclusive<u32> = 1..=64;
@@ -151,6 +155,15 @@ impl Settings {
                     PENDING_LIMIT_HOURS,
                     24,
                 )?,
+                usage: Some(UsagePolicy {
+                    observation_days: variables.number(
+                        "AUDITOR_OBSERVATION_DAYS",
+                        OBSERVATION_DAYS,
+                        30,
+                    )?,
+                    images: variables.switch("AUDITOR_IMAGES", true)?,
+                    image_references: variables.switch("AUDITOR_IMAGE_REFERENCES", false)?,
+                }),
             },
             max_concurrent_targets: variables.number(
                 "AUDITOR_MAX_CONCURRENT_TARGETS",
@@ -404,6 +417,11 @@ mod tests {
             policy: Policy {
                 expiry_window_days: 7,
                 pending_limit_hours: 24,
+                usage: Some(UsagePolicy {
+                    observation_days: 30,
+                    images: true,
+                    image_references: false,
+                }),
             },
             max_concurrent_targets: 8,
             page_size: None,

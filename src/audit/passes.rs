@@ -322,6 +322,7 @@ fn log(run: &Run, line: &LedgerLine) {
         error,
         object: _,
         entries_object,
+        images: _,
         earlier_objects: _,
     } = line;
     let entries = entries_object.as_ref().map_or(0, |object| object.lines);

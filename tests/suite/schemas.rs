@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use flate2::read::MultiGzDecoder;
-use image_usage_archive::documents::{EntryLine, ReportLine, SCHEMA_VERSION, Snapshot};
+use image_usage_archive::documents::{EntryLine, ImageLine, ReportLine, SCHEMA_VERSION, Snapshot};
 use image_usage_archive::domain::digest::hex;
 use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
@@ -24,20 +24,22 @@ const UPDATE: &str = "UPDATE_SCHEMAS";
 /// How many digits of a schema's SHA-256 the changelog has.
 const DIGEST_DIGITS: usize = 12;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "snapshot.schema.json",
     "report-line.schema.json",
     "entry-line.schema.json",
+    "image-line.schema.json",
 ];
 
 /// The text of each file, generated from the types.
-fn generated() -> [String; 3] {
+fn generated() -> [String; 4] {
     let snapshot = schema_of::<Snapshot>(|snapshot| {
         snapshot["properties"]["schema_version"]["const"] = json!(SCHEMA_VERSION);
     });
     let report = schema_of::<ReportLine<'static>>(|_| {});
     let entry = schema_of::<EntryLine>(|_| {});
-    [snapshot, report, entry]
+    let image = schema_of::<ImageLine>(|_| {});
+    [snapshot, report, entry, image]
 }
 
 fn schema_of<T: JsonSchema>(finish: impl FnOnce(&mut Value)) -> String {
@@ -105,11 +107,12 @@ struct Validators {
     snapshot: Validator,
     report: Validator,
     entry: Validator,
+    image: Validator,
 }
 
 /// Compiled once in a process from the published files.
 static VALIDATORS: LazyLock<Validators> = LazyLock::new(|| {
-    let [snapshot, report, entry] = FILES.map(|name| {
+    let [snapshot, report, entry, image] = FILES.map(|name| {
         let schema: Value = serde_json::from_slice(&fs::read(file(name)).unwrap()).unwrap();
         jsonschema::validator_for(&schema).unwrap()
     });
@@ -117,6 +120,7 @@ static VALIDATORS: LazyLock<Validators> = LazyLock::new(|| {
         snapshot,
         report,
         entry,
+        image,
     }
 });
 
@@ -154,11 +158,14 @@ fn check_document(key: &str, bytes: &[u8]) {
         snapshot,
         report,
         entry,
+        image,
     } = &*VALIDATORS;
     let (validator, text) = if key.contains("/v1/reports/") {
         (report, unzipped(key, bytes))
     } else if key.contains("/v1/entries/") {
         (entry, unzipped(key, bytes))
+    } else if key.contains("/v1/images/") {
+        (image, unzipped(key, bytes))
     } else if key.contains("/v1/snapshots/") || key.ends_with("/v1/latest.json") {
         (snapshot, String::from_utf8(bytes.to_vec()).unwrap())
     } else {

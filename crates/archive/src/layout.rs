@@ -96,14 +96,20 @@ pub enum ObjectKind {
     Reports,
     /// The entries that the run fetched.
     Entries,
+    /// The AMIs of the target.
+    Images,
 }
 
 impl ObjectKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Reports, Self::Entries, Self::Images];
+
     /// The kind as it is written in keys.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reports => "reports",
             Self::Entries => "entries",
+            Self::Images => "images",
         }
     }
 }
@@ -130,11 +136,11 @@ pub enum ArchiveKey {
         /// The moment the run was scheduled for, by its name.
         scheduled_at: Timestamp,
     },
-    /// An object with the reports or entries of one target.
+    /// An object with the reports, entries or AMIs of one target.
     Object(ObjectKey),
 }
 
-/// The key of an object with the reports or entries of one target.
+/// The key of an object with the reports, entries or AMIs of one target.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObjectKey {
     /// What the object contains.
@@ -177,7 +183,7 @@ impl ArchiveKey {
         let [_, kind, _, account_id, region, name] = parts[..] else {
             return None;
         };
-        let kind = [ObjectKind::Reports, ObjectKind::Entries]
+        let kind = ObjectKind::ALL
             .into_iter()
             .find(|known| known.as_str() == kind)?;
         let target = Target {
@@ -269,6 +275,7 @@ mod tests {
             },
             object(ObjectKind::Reports),
             object(ObjectKind::Entries),
+            object(ObjectKind::Images),
         ];
         for prefix in ["", "image-usage/", "v1/", "a/v1/b/", "ä v1/"] {
             let layout: Layout = prefix.parse().unwrap();
@@ -288,7 +295,7 @@ mod tests {
             ("v1/", "v2/"),
             ("v1/", "/v1/"),
             ("v1/", "a/../v1/"),
-            ("reports", "images"),
+            ("reports", "pages"),
             ("dt=2026-11-22", "dt=2026-11-23"),
             ("dt=", ""),
             ("111122223333", "11112222333"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::{
-    ChangeTally, LedgerLine, TargetError, TargetOutcome, TargetStatus,
+    ChangeTally, ImagesLedger, LedgerLine, TargetError, TargetOutcome, TargetStatus,
 };
 use image_usage_archive::domain::findings;
 use image_usage_archive::domain::report::UsageReport;
@@ -229,6 +229,7 @@ impl Audit {
                 error: self.interrupted.map(TargetError::from),
                 object: Some(object),
                 entries_object,
+                images: Some(ImagesLedger::default()),
                 earlier_objects: Vec::new(),
             },
             counts,

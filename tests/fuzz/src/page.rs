@@ -139,6 +139,7 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     let policy = Policy {
         expiry_window_days: 7,
         pending_limit_hours: 24,
+        usage: None,
     };
     let now = "2026-11-22T06:00:05.250Z".parse().unwrap();
     let findings = evaluate(report, policy, now);

@@ -10,6 +10,7 @@ use crate::domain::findings::{FindingKind, FindingSet, finding_id};
 use crate::domain::report::ReportState;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::top_list::TopList;
+use crate::domain::usage::Verdict;
 
 /// The changes since the snapshot that `previous` names.
 ///
@@ -42,6 +43,9 @@ pub struct Changes {
     pub changed_state: Vec<ChangedReport>,
     /// How many reports with a changed state are not listed.
     pub changed_state_omitted: u64,
+    /// Verdicts that have changed; `None` before version 0.3.0, which gave none.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub verdicts: Option<VerdictChanges>,
     /// `account_id/region` of the targets that the previous run did not have, sorted.
     pub targets_added: Vec<String>,
     /// `account_id/region` of the targets that only the previous run had, sorted; their findings are not
@@ -126,6 +130,33 @@ pub struct ChangedReport {
     pub to: Option<ReportState>,
 }
 
+/// Verdicts that have changed.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct VerdictChanges {
+    /// AMIs whose verdict has changed, sorted; a new AMI has not changed.
+    pub verdicts: Vec<ChangedVerdict>,
+    /// How many AMIs with a changed verdict are not listed.
+    pub verdicts_omitted: u64,
+    /// `account_id/region` of the targets whose AMIs begin anew, because the lines of earlier runs are missing
+    /// or damaged, sorted.
+    pub images_not_carried: Vec<String>,
+}
+
+/// An AMI whose verdict has changed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedVerdict {
+    /// The account that owns the AMI.
+    pub account_id: AccountId,
+    /// Its Region.
+    pub region: Region,
+    /// The AMI.
+    pub image_id: String,
+    /// The previous verdict.
+    pub from: Verdict,
+    /// The current verdict.
+    pub to: Verdict,
+}
+
 /// A report of a target, as the changes name it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -147,7 +178,10 @@ pub struct ChangeTally {
     appeared: TopList<AppearedReport>,
     gone: TopList<GoneReport>,
     changed_state: TopList<ChangedReport>,
+    verdicts: TopList<ChangedVerdict>,
+    changed_verdicts: u64,
     not_compared: Vec<String>,
+    images_not_carried: Vec<String>,
 }
 
 impl ChangeTally {
@@ -249,6 +283,30 @@ impl ChangeTally {
         });
     }
 
+    /// Adds an AMI whose verdict has changed.
+    pub fn add_changed_verdict(
+        &mut self,
+        target: &Target,
+        image_id: &str,
+        from: Verdict,
+        to: Verdict,
+    ) {
+        self.changed_verdicts += 1;
+        let Target { account_id, region } = target.clone();
+        self.verdicts.insert(ChangedVerdict {
+            account_id,
+            region,
+            image_id: image_id.to_owned(),
+            from,
+            to,
+        });
+    }
+
+    /// Adds a target whose AMIs begin anew.
+    pub fn add_images_not_carried(&mut self, target: &Target) {
+        self.images_not_carried.push(target.to_string());
+    }
+
     /// Returns the document.
     pub fn into_changes(self, targets_added: Vec<String>, targets_removed: Vec<String>) -> Changes {
         let Self {
@@ -259,14 +317,19 @@ impl ChangeTally {
             appeared,
             gone,
             changed_state,
+            verdicts,
+            changed_verdicts,
             not_compared: mut targets_not_compared,
+            mut images_not_carried,
         } = self;
         let (opened, opened_omitted) = listed(opened, findings.opened);
         let (resolved, resolved_omitted) = listed(resolved, findings.resolved);
         let (appeared, appeared_omitted) = listed(appeared, reports.appeared);
         let (gone, gone_omitted) = listed(gone, reports.gone);
         let (changed_state, changed_state_omitted) = listed(changed_state, reports.changed_state);
+        let (verdicts, verdicts_omitted) = listed(verdicts, changed_verdicts);
         targets_not_compared.sort();
+        images_not_carried.sort();
         Changes {
             findings,
             opened,
@@ -280,6 +343,11 @@ impl ChangeTally {
             gone_omitted,
             changed_state,
             changed_state_omitted,
+            verdicts: Some(VerdictChanges {
+                verdicts,
+                verdicts_omitted,
+                images_not_carried,
+            }),
             targets_added,
             targets_removed,
             targets_not_compared,
@@ -308,6 +376,9 @@ impl AddAssign for ChangeTally {
         self.appeared += other.appeared;
         self.gone += other.gone;
         self.changed_state += other.changed_state;
+        self.verdicts += other.verdicts;
+        self.changed_verdicts += other.changed_verdicts;
         self.not_compared.extend(other.not_compared);
+        self.images_not_carried.extend(other.images_not_carried);
     }
 }

@@ -1,5 +1,7 @@
 //! The totals of a run.
 
+use std::ops::AddAssign;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +11,7 @@ use crate::domain::entries_status::EntriesStatus;
 use crate::domain::findings::{FindingKind, FindingSet};
 use crate::domain::report::ReportState;
 use crate::domain::run_id::RunId;
+use crate::domain::usage::Verdict;
 
 /// Whether a run read everything that it was asked to audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +44,9 @@ pub struct Counts {
     pub findings: FindingCounts,
     /// Reports by where their entries are.
     pub entries: EntriesCounts,
+    /// AMIs by verdict; `None` before version 0.3.0, which gave none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImageCounts>,
 }
 
 /// Targets by status.
@@ -88,6 +94,32 @@ pub struct EntriesCounts {
     pub failed: u64,
     /// Of the archived ones, those that this run fetched.
     pub fetched: u64,
+}
+
+/// AMIs by verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "each field counts the verdict of its name")]
+pub struct ImageCounts {
+    pub total: u64,
+    pub gone: u64,
+    pub in_use: u64,
+    pub no_use_observed: u64,
+    pub last_seen_in_use: u64,
+    pub unknown: u64,
+}
+
+impl ImageCounts {
+    /// Counts an AMI.
+    pub fn add(&mut self, verdict: Verdict) {
+        self.total += 1;
+        *match verdict {
+            Verdict::Gone => &mut self.gone,
+            Verdict::InUse => &mut self.in_use,
+            Verdict::NoUseObserved => &mut self.no_use_observed,
+            Verdict::LastSeenInUse => &mut self.last_seen_in_use,
+            Verdict::Unknown => &mut self.unknown,
+        } += 1;
+    }
 }
 
 impl Counts {
@@ -153,9 +185,28 @@ impl Counts {
 }
 
 add_fields! {
-    Counts { targets, reports, findings, entries }
     TargetCounts { complete, incomplete, failed, skipped }
     ReportCounts { total, available, pending, error, other }
     FindingCounts { total, unarchived, expiring, expired, failed, stuck, unrecognised_state, undated }
     EntriesCounts { archived, pending, not_available, failed, fetched }
+    ImageCounts { total, gone, in_use, no_use_observed, last_seen_in_use, unknown }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            targets,
+            reports,
+            findings,
+            entries,
+            images,
+        } = other;
+        self.targets += targets;
+        self.reports += reports;
+        self.findings += findings;
+        self.entries += entries;
+        if let Some(images) = images {
+            *self.images.get_or_insert_default() += images;
+        }
+    }
 }

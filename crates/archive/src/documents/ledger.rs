@@ -24,6 +24,9 @@ pub struct LedgerLine {
     pub object: Option<ArchivedObject>,
     /// The object with the entries that this run fetched; `None` if it fetched none.
     pub entries_object: Option<ArchivedObject>,
+    /// What the run read of the target's AMIs; `None` before version 0.3.0, which read none.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImagesLedger>,
     /// For a target that was not read completely, the objects of earlier runs that contain what is known of
     /// it, oldest first: one complete audit, and the incomplete ones after it.
     pub earlier_objects: Vec<ArchivedObject>,
@@ -37,6 +40,19 @@ impl LedgerLine {
             region: self.region.clone(),
         }
     }
+}
+
+/// What a run read of a target's AMIs.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ImagesLedger {
+    /// How many AMIs the account owns in the Region; `None` if they were not wholly read.
+    // Required, so that a ledger without it is recognised.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub images_read: Option<u64>,
+    /// Why the AMIs were not wholly read; `None` if they were, or were not asked for.
+    pub images_error: Option<TargetError>,
+    /// The object with a line for each AMI; `None` if there is no AMI, or none was asked for.
+    pub images_object: Option<ArchivedObject>,
 }
 
 /// How completely a target was audited.

@@ -1,4 +1,4 @@
-//! The documents of the archive: report lines, entry lines, the ledger of targets and the snapshot.
+//! The documents of the archive: report lines, entry lines, image lines, the ledger of targets and the snapshot.
 //!
 //! Fields are written in the order in which they are declared, and lists are sorted: the same facts yield the
 //! same bytes.
@@ -7,18 +7,25 @@ mod add_fields;
 mod changes;
 mod counts;
 mod entry_line;
+mod image_line;
 mod ledger;
 mod outcome;
 mod report_line;
 mod snapshot;
 
 pub use changes::{
-    AppearedReport, ChangeTally, ChangedReport, Changes, FindingChanges, GoneReport, ReportChanges,
-    Subject,
+    AppearedReport, ChangeTally, ChangedReport, ChangedVerdict, Changes, FindingChanges,
+    GoneReport, ReportChanges, Subject,
 };
-pub use counts::{Counts, EntriesCounts, FindingCounts, ReportCounts, RunStatus, TargetCounts};
+pub use counts::{
+    Counts, EntriesCounts, FindingCounts, ImageCounts, ReportCounts, RunStatus, TargetCounts,
+};
 pub use entry_line::EntryLine;
-pub use ledger::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
+pub use image_line::{
+    ConsumerLine, ImageFields, ImageLine, ImageReading, MAX_REFERENCES, ObservedReportLine,
+    Reference, References, SourceLine,
+};
+pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, TargetError, TargetStatus};
 pub use outcome::{Tally, TargetOutcome};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{

@@ -2,7 +2,7 @@
 
 use super::changes::ChangeTally;
 use super::counts::{Counts, TargetCounts};
-use super::ledger::{LedgerLine, TargetError, TargetStatus};
+use super::ledger::{ImagesLedger, LedgerLine, TargetError, TargetStatus};
 use crate::domain::findings::ListedFindings;
 use crate::domain::target::Target;
 
@@ -34,6 +34,7 @@ impl TargetOutcome {
             error: Some(error),
             object: None,
             entries_object: None,
+            images: Some(ImagesLedger::default()),
             earlier_objects: Vec::new(),
         };
         Self {

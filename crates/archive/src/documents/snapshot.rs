@@ -104,7 +104,7 @@ impl Snapshot {
     ) -> Self {
         let Tally {
             mut targets,
-            counts,
+            mut counts,
             findings,
             changes,
         } = tally;
@@ -131,6 +131,9 @@ impl Snapshot {
             started_at,
             policy,
         } = facts;
+        if policy.usage.is_some() {
+            counts.images.get_or_insert_default();
+        }
         Self {
             schema_version: SCHEMA_VERSION,
             run_id,

@@ -1,4 +1,4 @@
-//! Facts about reports, and the rules that evaluate them: pure, without SDK, runtime, environment or clock.
+//! Facts about reports and AMIs, and the rules that evaluate them: pure, without SDK, runtime, environment or clock.
 
 pub mod digest;
 pub mod entries_status;
@@ -10,3 +10,4 @@ pub mod run_id;
 pub mod target;
 pub mod timestamp;
 pub mod top_list;
+pub mod usage;

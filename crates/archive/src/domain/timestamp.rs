@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, UtcOffset};
 
+/// The seconds of a day.
+pub const SECONDS_PER_DAY: i64 = 86_400;
+
 /// A moment in UTC, written as RFC 3339.
 ///
 /// Written without a fraction if it is a whole second, else with three digits of milliseconds or nine of

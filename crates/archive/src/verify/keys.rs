@@ -34,7 +34,7 @@ pub(super) fn layouts(snapshot: &Snapshot) -> Vec<Layout> {
     let of_line = |line: &LedgerLine| {
         let target = line.target();
         own_objects(line).map(|(kind, object)| {
-            let key = &object.as_ref()?.key;
+            let key = &object?.key;
             layout_of(key, kind, &snapshot.run_id, &target)
         })
     };
@@ -47,10 +47,15 @@ pub(super) fn layouts(snapshot: &Snapshot) -> Vec<Layout> {
 }
 
 /// Returns the objects that a ledger line names as those of its own run.
-pub(super) fn own_objects(line: &LedgerLine) -> [(ObjectKind, &Option<ArchivedObject>); 2] {
+pub(super) fn own_objects(line: &LedgerLine) -> [(ObjectKind, Option<&ArchivedObject>); 3] {
+    let images = line.images.as_ref();
     [
-        (ObjectKind::Reports, &line.object),
-        (ObjectKind::Entries, &line.entries_object),
+        (ObjectKind::Reports, line.object.as_ref()),
+        (ObjectKind::Entries, line.entries_object.as_ref()),
+        (
+            ObjectKind::Images,
+            images.and_then(|images| images.images_object.as_ref()),
+        ),
     ]
 }
 

@@ -55,8 +55,8 @@ fn line_problems(line: &LedgerLine, target: &Target) -> Vec<String> {
 }
 
 fn own_key_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> Vec<String> {
-    let problem = |(kind, object): (ObjectKind, &Option<ArchivedObject>)| {
-        let key = &object.as_ref()?.key;
+    let problem = |(kind, object): (ObjectKind, Option<&ArchivedObject>)| {
+        let key = &object?.key;
         let layout = layout_of(key, kind, &snapshot.run_id, target);
         unless(layout.is_some(), || {
             let kind = kind.as_str();
@@ -73,7 +73,7 @@ fn earlier_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> 
     });
     let problem = |ArchivedObject { key, .. }: &ArchivedObject| {
         let is_right = object_key(key).is_some_and(|(_, object)| {
-            object.kind == ObjectKind::Reports && object.target == *target
+            object.kind != ObjectKind::Entries && object.target == *target
         });
         unless(is_right, || {
             format!("names {key} as an earlier object of {target}")

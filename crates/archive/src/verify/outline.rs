@@ -36,7 +36,7 @@ impl Outline {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let lines = || snapshot.targets.iter();
         let own = lines().flat_map(own_objects).filter_map(|(_, object)| {
-            let key = &object.as_ref()?.key;
+            let key = &object?.key;
             Some(below_prefix(key).to_owned())
         });
         Self {

@@ -83,6 +83,7 @@ impl Archive {
         let policy = Policy {
             expiry_window_days: 7,
             pending_limit_hours: 24,
+            usage: None,
         };
         let key = |kind| layout.object(kind, &run_id, attempt, scheduled_at, &target);
         let (reports, entries) = (key(ObjectKind::Reports), key(ObjectKind::Entries));
@@ -121,6 +122,7 @@ impl Archive {
             reports: 2,
             error: None,
             object: Some(self.write_lines(&reports, &report_lines, 2)),
+            images: None,
             entries_object: Some(self.write_lines(&entries, &entry_lines, 1)),
             earlier_objects: Vec::new(),
         };

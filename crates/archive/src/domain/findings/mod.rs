@@ -13,7 +13,7 @@ pub use self::supersession::{preference, supersedes};
 use super::entries_status::EntriesStatus;
 use super::error_code::ErrorCode;
 use super::report::{ReportState, UsageReport};
-use super::timestamp::Timestamp;
+use super::timestamp::{SECONDS_PER_DAY, Timestamp};
 
 /// The limits of the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -22,9 +22,21 @@ pub struct Policy {
     pub expiry_window_days: u32,
     /// A report that has been pending for this many hours is flagged.
     pub pending_limit_hours: u32,
+    /// The rules of verdicts about AMIs; `None` before version 0.3.0, which gave none.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsagePolicy>,
 }
 
-const SECONDS_PER_DAY: i64 = 86_400;
+/// The limits of the rules about AMIs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct UsagePolicy {
+    /// Nobody must have been observed to use an AMI for this many days before a verdict says so.
+    pub observation_days: u32,
+    /// Whether AMIs are read, and verdicts given.
+    pub images: bool,
+    /// Whether resources that refer to an AMI are read.
+    pub image_references: bool,
+}
 
 const SECONDS_PER_HOUR: i64 = 3_600;
 
@@ -89,6 +101,7 @@ mod tests {
     const POLICY: Policy = Policy {
         expiry_window_days: 7,
         pending_limit_hours: 24,
+        usage: None,
     };
 
     fn now() -> Timestamp {

@@ -1,0 +1,167 @@
+//! What a report was asked to look at, and what the reports about an AMI say together.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::verdict::Reason;
+use crate::domain::report::{ReportState, ResourceType, UsageReport};
+use crate::domain::timestamp::Timestamp;
+
+/// The resource types that an adequate report covers.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageResourceTypeRequest.html>
+pub const KNOWN_RESOURCE_TYPES: [&str; 4] = [
+    "ec2:Instance",
+    LAUNCH_TEMPLATE,
+    "imagebuilder:ContainerRecipe",
+    "imagebuilder:ImageRecipe",
+];
+
+const LAUNCH_TEMPLATE: &str = "ec2:LaunchTemplate";
+
+/// How many versions of each launch template an adequate report looks at.
+pub const ADEQUATE_VERSION_DEPTH: u64 = 1_000;
+
+/// How many versions EC2 looks at if a report does not say.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImageUsageResourceTypeOptionRequest.html>
+pub const DEFAULT_VERSION_DEPTH: u64 = 20;
+
+/// What a report was asked to look at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReportLook {
+    /// The report.
+    pub report_id: String,
+    /// When it was requested.
+    pub creation_time: Option<Timestamp>,
+    /// How many accounts it was limited to; 0 for all accounts.
+    pub requested_account_ids: u64,
+    /// The resource types that it covers, sorted.
+    pub resource_types: BTreeSet<String>,
+    /// How many versions of each launch template it looks at; `None` if it does not say.
+    pub version_depth: Option<u64>,
+}
+
+impl ReportLook {
+    /// Takes what matters of a report; `None` for one without an ID, whose entries nobody can ask for.
+    pub fn of(report: &UsageReport) -> Option<Self> {
+        let types = &report.resource_types;
+        let names = types.iter().filter_map(|one| one.resource_type.clone());
+        let depths = types.iter().filter(|one| is_launch_template(one));
+        Some(Self {
+            report_id: report.report_id.clone()?,
+            creation_time: report.creation_time,
+            requested_account_ids: report.requested_account_ids.len() as u64,
+            resource_types: names.collect(),
+            version_depth: depths.filter_map(version_depth).min(),
+        })
+    }
+
+    fn rank(&self) -> (Option<Timestamp>, &str) {
+        (self.creation_time, &self.report_id)
+    }
+
+    fn is_deep(&self) -> bool {
+        self.version_depth.unwrap_or(DEFAULT_VERSION_DEPTH) >= ADEQUATE_VERSION_DEPTH
+    }
+
+    /// The types of which the report shows every use: of all accounts, and of enough versions.
+    pub(super) fn covered_types(&self) -> impl Iterator<Item = &str> {
+        let is_about_all = self.requested_account_ids == 0;
+        let types = self.resource_types.iter().map(String::as_str);
+        types.filter(move |name| is_about_all && (*name != LAUNCH_TEMPLATE || self.is_deep()))
+    }
+
+    /// Why the report is not adequate; nothing for an adequate one.
+    pub fn flaws(&self) -> BTreeSet<Reason> {
+        let covers = |name: &str| self.resource_types.contains(name);
+        let mut flaws = BTreeSet::new();
+        if self.requested_account_ids > 0 {
+            flaws.insert(Reason::AccountsRestricted);
+        }
+        if !KNOWN_RESOURCE_TYPES.into_iter().all(covers) {
+            flaws.insert(Reason::TypeNotCovered);
+        }
+        if covers(LAUNCH_TEMPLATE) && !self.is_deep() {
+            flaws.insert(Reason::DepthShallow);
+        }
+        flaws
+    }
+}
+
+fn is_launch_template(covered: &ResourceType) -> bool {
+    covered.resource_type.as_deref() == Some(LAUNCH_TEMPLATE)
+}
+
+/// The depth that is asked for; 0 for a text that is no number, `None` if there is none.
+fn version_depth(covered: &ResourceType) -> Option<u64> {
+    let options = covered.options.iter();
+    let depths = options.filter(|option| option.name.as_deref() == Some("version-depth"));
+    depths
+        .flat_map(|option| &option.values)
+        .map(|depth| depth.parse().unwrap_or(0))
+        .min()
+}
+
+/// The reports about an AMI that EC2 lists.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReportsListed {
+    /// How many are available.
+    pub available: u64,
+    /// How many are pending.
+    pub pending: u64,
+    /// How many failed.
+    pub error: u64,
+    /// How many are in another state, or in none.
+    pub other: u64,
+    /// How many of the available ones have no archived entries.
+    pub entries_not_archived: u64,
+    /// The state of the newest one.
+    pub newest_state: Option<ReportState>,
+    /// What the newest available one was asked to look at.
+    pub newest_available: Option<ReportLook>,
+    /// The place of the newest one so far.
+    #[serde(skip)]
+    newest: Option<(Option<Timestamp>, Option<String>)>,
+}
+
+impl ReportsListed {
+    /// Adds a report that EC2 lists; reports may come in any order, each once.
+    pub fn add(&mut self, report: &UsageReport, has_archived_entries: bool) {
+        match &report.state {
+            Some(ReportState::Available) => {
+                self.available += 1;
+                self.entries_not_archived += u64::from(!has_archived_entries);
+                let newest = self.newest_available.take();
+                self.newest_available = newest
+                    .into_iter()
+                    .chain(ReportLook::of(report))
+                    .max_by(|a, b| a.rank().cmp(&b.rank()));
+            }
+            Some(ReportState::Pending) => self.pending += 1,
+            Some(ReportState::Error) => self.error += 1,
+            Some(ReportState::Other(_)) | None => self.other += 1,
+        }
+        let place = Some((report.creation_time, report.report_id.clone()));
+        if self.newest < place {
+            self.newest = place;
+            self.newest_state.clone_from(&report.state);
+        }
+    }
+
+    /// The summary, once every report is added.
+    #[must_use]
+    pub fn summary(self) -> Self {
+        Self {
+            newest: None,
+            ..self
+        }
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u64 {
+        self.available + self.pending + self.error + self.other
+    }
+}
