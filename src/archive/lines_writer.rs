@@ -37,6 +37,17 @@ pub struct ArchiveError {
     pub failure: Box<CallFailure>,
 }
 
+impl ArchiveError {
+    /// The failure, with what was attempted in its message.
+    pub(crate) fn into_failure(self) -> CallFailure {
+        let message = format!("{self}: {}", self.failure.message);
+        CallFailure {
+            message,
+            ..*self.failure
+        }
+    }
+}
+
 pub(crate) fn failed<'a>(
     action: &'static str,
     bucket: &'a Bucket,

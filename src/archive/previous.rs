@@ -1,7 +1,7 @@
 //! The previous full snapshot, and the report lines it names.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::AtomicU64;
 
@@ -15,8 +15,8 @@ use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::Layout;
-use image_usage_archive::line_reader::LineReader;
+use image_usage_archive::layout::{ArchiveKey, Layout, ObjectKind};
+use image_usage_archive::line_reader::{LineReader, LineSink};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
@@ -40,6 +40,8 @@ pub(crate) struct PreviousRun {
     /// What this run is compared with.
     pub(crate) baseline: Baseline,
     objects: BTreeMap<Target, Vec<ArchivedObject>>,
+    /// The newest object with the AMIs of each target.
+    images: BTreeMap<Target, ArchivedObject>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +56,7 @@ struct PreviousTarget {
     account_id: AccountId,
     region: Region,
     object: Option<ArchivedObject>,
+    images_object: Option<ArchivedObject>,
     earlier_objects: Vec<ArchivedObject>,
 }
 
@@ -84,16 +87,23 @@ impl PreviousRun {
             Some((ledger, bytes))
         });
         let (ledger, bytes) = found.unwrap_or((ledger, copy));
-        let mut objects = BTreeMap::new();
+        let (mut objects, mut images) = (BTreeMap::new(), BTreeMap::new());
         for target in ledger.targets {
             let PreviousTarget {
                 account_id,
                 region,
                 object,
-                mut earlier_objects,
+                images_object,
+                earlier_objects,
             } = target;
-            earlier_objects.extend(object);
-            objects.insert(Target { account_id, region }, earlier_objects);
+            let target = Target { account_id, region };
+            let (earlier_images, mut of_reports): (Vec<_>, Vec<_>) =
+                earlier_objects.into_iter().partition(is_of_images);
+            of_reports.extend(object);
+            if let Some(newest) = images_object.or(earlier_images.into_iter().next_back()) {
+                images.insert(target.clone(), newest);
+            }
+            objects.insert(target, of_reports);
         }
         Ok(Some(Self {
             baseline: Baseline {
@@ -105,7 +115,13 @@ impl PreviousRun {
                 targets: objects.keys().cloned().collect(),
             },
             objects,
+            images,
         }))
+    }
+
+    /// The newest object with the AMIs of a target; `None` if no run has written one.
+    pub(crate) fn images(&self, target: &Target) -> Option<&ArchivedObject> {
+        self.images.get(target)
     }
 
     /// The objects with the report lines of a target, oldest first; none for a new target.
@@ -121,6 +137,11 @@ impl PreviousRun {
         }
         objects
     }
+}
+
+fn is_of_images(object: &ArchivedObject) -> bool {
+    let parsed = ArchiveKey::parse(&object.key);
+    matches!(parsed, Some((_, ArchiveKey::Object(key))) if key.kind == ObjectKind::Images)
 }
 
 /// A report line of an earlier run, as far as a comparison needs it.
@@ -164,47 +185,58 @@ impl EarlierObject {
         bucket: &Bucket,
         object: &ArchivedObject,
     ) -> Result<Self, CallFailure> {
-        let (key, version_id) = (&object.key, object.version_id.as_deref());
+        let read = Self::read_any(bucket, &object.key, object.version_id.as_deref()).await?;
+        match read {
+            None => Err(damaged(&object.key, "is missing")),
+            Some((read, sha256)) if sha256 == object.sha256 => Ok(read),
+            Some(_) => Err(damaged(&object.key, "has changed")),
+        }
+    }
+
+    /// Reads an object whose digest is not known.
+    ///
+    /// # Errors
+    /// Fails as S3 does, and if the object is missing.
+    pub(crate) async fn read_unchecked(bucket: &Bucket, key: &str) -> Result<Self, CallFailure> {
+        let read = Self::read_any(bucket, key, None).await?;
+        let (read, _) = read.ok_or_else(|| damaged(key, "is missing"))?;
+        Ok(read)
+    }
+
+    /// Reads an object, and returns it with its digest; `None` if there is none.
+    async fn read_any(
+        bucket: &Bucket,
+        key: &str,
+        version_id: Option<&str>,
+    ) -> Result<Option<(Self, String)>, CallFailure> {
         let start = || Reading {
             file: SpooledTempFile::new(OBJECT_BYTES_IN_MEMORY),
             digest: Sha256::new(),
             written: Ok(()),
         };
         let read = bucket.fold(key, version_id, start, Reading::push).await?;
-        let problem = match read {
-            None => "is missing",
-            Some((read, _)) => {
-                let Reading {
-                    mut file,
-                    digest,
-                    written,
-                } = read;
-                written
-                    .and_then(|()| file.rewind())
-                    .map_err(local_storage)?;
-                if hex(&digest.finalize()) == object.sha256 {
-                    return Ok(Self(file));
-                }
-                "has changed"
-            }
+        let Some((read, _)) = read else {
+            return Ok(None);
         };
-        let message = format!("the object {} of an earlier run {problem}", object.key);
-        Err(CallFailure::own(
-            ErrorCode::ObjectDamaged,
-            message,
-            FailureKind::Permanent,
-        ))
+        let Reading {
+            file,
+            digest,
+            written,
+        } = read;
+        written.map_err(local_storage)?;
+        Ok(Some((Self(file), hex(&digest.finalize()))))
     }
 
-    /// Passes on each line; other tasks get their turn in between.
+    /// Passes on each line; other tasks get their turn in between. Can be called again.
     ///
     /// # Errors
-    /// Fails if the object does not hold report lines, and as `each` does.
+    /// Fails if the object does not hold lines, and as `each` does.
     pub(crate) async fn for_each_line(
-        mut self,
-        mut each: impl FnMut(EarlierLine<'_>) -> io::Result<()>,
+        &mut self,
+        each: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut lines = LineReader::new(|line: &[u8]| each(serde_json::from_slice(line)?));
+        self.0.rewind()?;
+        let mut lines = LineReader::new(each);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match self.0.read(&mut chunk)? {
@@ -215,6 +247,67 @@ impl EarlierObject {
         }
         lines.finish().map(|_| ())
     }
+
+    /// Starts reading the lines one after the other.
+    ///
+    /// # Errors
+    /// Fails as the temporary storage does.
+    pub(crate) fn into_lines(mut self) -> io::Result<EarlierLines> {
+        self.0.rewind()?;
+        Ok(EarlierLines {
+            file: self.0,
+            reader: Some(LineReader::new(LineQueue::default())),
+            ready: LineQueue::default(),
+        })
+    }
+}
+
+/// The lines of an earlier run's object, one after the other.
+pub(crate) struct EarlierLines {
+    file: SpooledTempFile,
+    /// `None` once the object has been read to its end.
+    reader: Option<LineReader<LineQueue>>,
+    ready: LineQueue,
+}
+
+/// Lines that have been read and not been taken yet.
+#[derive(Default)]
+struct LineQueue(VecDeque<Vec<u8>>);
+
+impl LineSink for LineQueue {
+    fn take(&mut self, line: &[u8]) -> io::Result<()> {
+        self.0.push_back(line.to_vec());
+        Ok(())
+    }
+}
+
+impl EarlierLines {
+    /// The next line; `None` after the last one. Other tasks get their turn now and then.
+    ///
+    /// # Errors
+    /// Fails if the object does not hold lines.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        while self.ready.0.is_empty()
+            && let Some(mut reader) = self.reader.take()
+        {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            let read = self.file.read(&mut chunk)?;
+            if read == 0 {
+                self.ready = reader.finish()?.1;
+                break;
+            }
+            reader.push(&chunk[..read])?;
+            self.ready = std::mem::take(reader.sink_mut());
+            self.reader = Some(reader);
+            tokio::task::yield_now().await;
+        }
+        Ok(self.ready.0.pop_front())
+    }
+}
+
+fn damaged(key: &str, problem: &str) -> CallFailure {
+    let message = format!("the object {key} of an earlier run {problem}");
+    CallFailure::own(ErrorCode::ObjectDamaged, message, FailureKind::Permanent)
 }
 
 /// A failure of the function's temporary storage (`/tmp`).

@@ -145,6 +145,19 @@ impl Deadline {
         }
     }
 
+    /// Waits for a call, but not beyond the share of the time of a target that began to make such calls at
+    /// `started`.
+    pub(crate) async fn limit_entries<T>(
+        &self,
+        started: Instant,
+        call: impl Future<Output = Result<T, CallFailure>>,
+    ) -> Result<T, CallFailure> {
+        match tokio::time::timeout_at(self.stop_entries_at(started), call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(deadline_exceeded()),
+        }
+    }
+
     /// Waits for a write, but not beyond the instant at which the snapshot must be written.
     pub(crate) async fn limit_write<T>(
         &self,

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
-use image_usage_archive::documents::{LedgerLine, TargetError, TargetStatus};
+use image_usage_archive::documents::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
 use image_usage_archive::documents::{Tally, TargetOutcome};
 use image_usage_archive::domain::run_id::Attempt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::deadline::deadline_exceeded;
-use super::one_target::{Audit, history};
+use super::one_target::{Audit, history, images};
 use super::plan::{AccessTo, PlannedTarget};
 use super::run::{Run, new_attempt};
 use crate::archive::lines_writer::ArchiveError;
@@ -155,7 +155,7 @@ async fn audit_target(
 ) -> Attempted {
     if let Some(failure) = &planned.refused {
         let error = failure.clone().into();
-        return done(not_audited(run, &planned, TargetStatus::Failed, error).await);
+        return done(not_audited(run, attempt, &planned, TargetStatus::Failed, error).await);
     }
     if !run.deadline.has_time() {
         return done(too_late(&planned));
@@ -174,11 +174,11 @@ async fn audit_target(
                 }
                 NextStep::CheckRegion if is_disabled(run, &planned, pass).await => {
                     let status = TargetStatus::Skipped;
-                    done(not_audited(run, &planned, status, failure.into()).await)
+                    done(not_audited(run, attempt, &planned, status, failure.into()).await)
                 }
                 NextStep::CheckRegion | NextStep::Fail => {
                     let status = TargetStatus::Failed;
-                    done(not_audited(run, &planned, status, failure.into()).await)
+                    done(not_audited(run, attempt, &planned, status, failure.into()).await)
                 }
             }
         }
@@ -194,6 +194,7 @@ async fn archive(
     planned: PlannedTarget,
     places: Option<Arc<Semaphore>>,
 ) -> Attempted {
+    let attempt = audit.attempt();
     let fetched = audit.fetch_entries().await;
     if let (Ok(true), Some(places)) = (&fetched, places)
         && run.deadline.has_time()
@@ -216,7 +217,7 @@ async fn archive(
             let (kind, pages) = (error.failure.kind, 0);
             match next_step(kind, pass, pages, run.deadline.has_time()) {
                 NextStep::Retry => Attempted::Retry(planned),
-                _ => not_archived(run, &planned, error).await,
+                _ => not_archived(run, attempt, &planned, error).await,
             }
         }
     }
@@ -255,23 +256,31 @@ fn done(outcome: TargetOutcome) -> Attempted {
 /// Records a target that was not read; its known reports count as unseen.
 async fn not_audited(
     run: &Run,
+    attempt: Attempt,
     planned: &PlannedTarget,
     status: TargetStatus,
     error: TargetError,
 ) -> TargetOutcome {
-    let changes = history::of_unread(run, &planned.target).await;
-    TargetOutcome {
-        changes,
-        ..TargetOutcome::unread(planned.target.clone(), status, error)
-    }
+    let target = &planned.target;
+    let mut changes = history::of_unread(run, target).await;
+    let images = images::carry_unread(run, attempt, target, changes.as_mut()).await;
+    let mut outcome = TargetOutcome::unread(target.clone(), status, error);
+    outcome.ledger.images = Some(images.ledger);
+    outcome.counts.images = Some(images.counts);
+    TargetOutcome { changes, ..outcome }
 }
 
 /// Records a target whose object could not be written. To a reader of the archive that is the same as a
 /// target that was never read.
-async fn not_archived(run: &Run, planned: &PlannedTarget, error: ArchiveError) -> Attempted {
+async fn not_archived(
+    run: &Run,
+    attempt: Attempt,
+    planned: &PlannedTarget,
+    error: ArchiveError,
+) -> Attempted {
     let mut reason = TargetError::from(CallFailure::clone(&error.failure));
     reason.message = format!("{error}: {}", reason.message);
-    let outcome = not_audited(run, planned, TargetStatus::Failed, reason).await;
+    let outcome = not_audited(run, attempt, planned, TargetStatus::Failed, reason).await;
     Attempted::Done(Box::new(Audited {
         outcome,
         archive_error: Some(error),
@@ -301,10 +310,17 @@ impl Outcomes {
         } = audited;
         run.deadline.close_target();
         let previous = run.previous().await.filter(|_| run.facts.scope.full);
-        if let Some(previous) = previous
-            && outcome.ledger.status != TargetStatus::Complete
-        {
-            outcome.ledger.earlier_objects = previous.earlier_objects(&outcome.ledger.target());
+        if let Some(previous) = previous {
+            let (target, ledger) = (outcome.ledger.target(), &mut outcome.ledger);
+            if ledger.status != TargetStatus::Complete {
+                ledger.earlier_objects = previous.earlier_objects(&target);
+            }
+            let images = ledger.images.as_ref();
+            if images.is_none_or(|images| images.images_object.is_none()) {
+                ledger
+                    .earlier_objects
+                    .extend(previous.images(&target).cloned());
+            }
         }
         log(run, &outcome.ledger);
         self.tally.add(outcome);
@@ -322,17 +338,22 @@ fn log(run: &Run, line: &LedgerLine) {
         error,
         object: _,
         entries_object,
-        images: _,
+        images,
         earlier_objects: _,
     } = line;
-    let entries = entries_object.as_ref().map_or(0, |object| object.lines);
+    let lines = |object: Option<&ArchivedObject>| object.map_or(0, |object| object.lines);
+    let entries = lines(entries_object.as_ref());
+    let images = images
+        .as_ref()
+        .and_then(|images| images.images_object.as_ref());
+    let images = lines(images);
     let (run_id, status) = (&run.facts.run_id, status.as_str());
     match error {
         None => {
-            tracing::info!(%run_id, %account_id, %region, status, pages, reports, entries, "target audited")
+            tracing::info!(%run_id, %account_id, %region, status, pages, reports, entries, images, "target audited")
         }
         Some(error) => tracing::warn!(
-            %run_id, %account_id, %region, status, pages, reports, entries,
+            %run_id, %account_id, %region, status, pages, reports, entries, images,
             error_code = error.code, error_message = error.message, request_id = error.request_id,
             "target not audited completely"
         ),

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use image_usage_archive::aws::Bucket;
 use image_usage_archive::documents::{RunFacts, Scope};
+use image_usage_archive::domain::findings::UsagePolicy;
 use image_usage_archive::domain::run_id::{Attempt, RunId};
-use image_usage_archive::domain::target::Region;
+use image_usage_archive::domain::target::{Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::layout::ObjectKind;
 use tokio::sync::SetOnce;
 
 use super::deadline::Deadline;
@@ -44,6 +46,8 @@ pub(crate) struct Run {
     /// The listings of each target: one, or several if the request names more IDs than EC2 accepts in a call.
     pub(crate) queries: Vec<ReportQuery>,
     pub(crate) page_size: PageSize,
+    /// The page sizes of listings of AMIs, which EC2 may limit otherwise.
+    pub(crate) images_page_size: PageSize,
     pub(crate) deadline: Deadline,
     /// Objects of earlier runs that exist and cannot be read.
     pub(crate) unreadable_objects: AtomicU64,
@@ -68,6 +72,7 @@ impl Run {
         Self {
             queries: queries(&request.scope),
             page_size: PageSize::new(request.max_results.or(settings.page_size)),
+            images_page_size: PageSize::new(None),
             facts: RunFacts {
                 run_id,
                 scope: request.scope,
@@ -82,6 +87,23 @@ impl Run {
             unreadable_objects: AtomicU64::new(0),
             previous: SetOnce::new(),
         }
+    }
+
+    /// The key of an object that an attempt writes for a target.
+    pub(crate) fn key(&self, kind: ObjectKind, attempt: Attempt, target: &Target) -> String {
+        let RunFacts {
+            run_id,
+            scheduled_at,
+            ..
+        } = &self.facts;
+        let layout = &self.settings.archive_prefix;
+        layout.object(kind, run_id, attempt, *scheduled_at, target)
+    }
+
+    /// The rules about AMIs; `None` if the run reads none: it is not asked to, or sees only some reports.
+    pub(crate) fn usage_policy(&self) -> Option<UsagePolicy> {
+        let policy = self.facts.policy.usage;
+        policy.filter(|policy| policy.images && self.facts.scope.full)
     }
 
     /// The last full snapshot; waits until it is read. `None` if there is none that can be read.

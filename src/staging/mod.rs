@@ -4,6 +4,7 @@
 //! reports that expire first have their entries fetched first. Until then the reports wait in a spool,
 //! compressed, and what is known of each is held in memory by its key.
 
+mod image_facts;
 mod records;
 mod spool;
 
@@ -18,6 +19,9 @@ use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 
+pub(crate) use self::image_facts::{
+    ConsumerFact, ImageFact, ImageFacts, ListedReport, SortedFacts,
+};
 pub(crate) use self::records::{ReportRecord, ReportRecords};
 use self::spool::Spool;
 pub(crate) use self::spool::{SPOOL_BYTES_IN_MEMORY, StagedHead, StagedReader};
@@ -30,6 +34,8 @@ pub(crate) struct StagedReports {
     /// How many reports without an ID the listing has returned so far, by their content.
     unnamed: HashMap<ReportKey, u64>,
     fields: Vec<u8>,
+    /// What has been read about AMIs; `None` if nobody asks for it.
+    facts: Option<ImageFacts>,
 }
 
 impl StagedReports {
@@ -39,7 +45,26 @@ impl StagedReports {
             records: ReportRecords::default(),
             unnamed: HashMap::new(),
             fields: Vec::new(),
+            facts: None,
         }
+    }
+
+    /// Also collects facts about AMIs.
+    pub(crate) fn with_facts(self) -> Self {
+        Self {
+            facts: Some(ImageFacts::new()),
+            ..self
+        }
+    }
+
+    /// What has been read about AMIs; `None` if nobody asks for it.
+    pub(crate) fn facts(&mut self) -> Option<&mut ImageFacts> {
+        self.facts.as_mut()
+    }
+
+    /// Takes what has been read about AMIs.
+    pub(crate) fn take_facts(&mut self) -> Option<ImageFacts> {
+        self.facts.take()
     }
 
     /// Recognises, when the listing starts again, the reports that are staged already.
@@ -83,6 +108,13 @@ impl StagedReports {
     /// Reads the reports, in EC2's order.
     pub(crate) fn read(&mut self) -> io::Result<(StagedReader<'_>, &ReportRecords)> {
         Ok((self.spool.read()?, &self.records))
+    }
+
+    /// Reads the reports, in EC2's order, while facts about AMIs are added.
+    pub(crate) fn read_with_facts(
+        &mut self,
+    ) -> io::Result<(StagedReader<'_>, &ReportRecords, Option<&mut ImageFacts>)> {
+        Ok((self.spool.read()?, &self.records, self.facts.as_mut()))
     }
 
     /// What is known of each report.

@@ -10,6 +10,7 @@ use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::findings::FindingSet;
 use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::report_key::ReportKey;
+use image_usage_archive::domain::run_id::RunId;
 
 use super::spool::StagedHead;
 
@@ -33,6 +34,8 @@ pub(crate) struct ReportRecord {
     earlier_findings: FindingSet,
     /// Whether EC2 lists it in this run.
     pub(crate) is_listed: bool,
+    /// Whether its entries are part of what earlier runs knew of its AMI.
+    is_observed: bool,
 }
 
 /// What an earlier run recorded about a report.
@@ -133,6 +136,49 @@ impl ReportRecords {
             }
         }
         forgotten
+    }
+
+    /// Records that the entries of a report are part of what earlier runs knew of its AMI.
+    pub(crate) fn record_observed(&mut self, key: ReportKey) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.is_observed = true;
+        }
+    }
+
+    /// The objects of earlier runs with entries that are not part of what they knew of an AMI, and how many
+    /// entries there are.
+    pub(crate) fn unobserved(&self, run_id: &RunId) -> BTreeMap<String, u64> {
+        let mut unobserved = BTreeMap::new();
+        for record in self.records.values() {
+            if let Some(key) = self.unobserved_place(record, run_id) {
+                *unobserved.entry(key.to_owned()).or_default() += u64::from(record.entries_count);
+            }
+        }
+        unobserved
+    }
+
+    /// Whether the entries of a report are in an object, and are not part of what earlier runs knew of its AMI.
+    pub(crate) fn is_unobserved_in(
+        &self,
+        key: &ReportKey,
+        object_key: &str,
+        run_id: &RunId,
+    ) -> bool {
+        let record = self.records.get(key);
+        let place = record.and_then(|record| self.unobserved_place(record, run_id));
+        place == Some(object_key)
+    }
+
+    fn unobserved_place(&self, record: &ReportRecord, run_id: &RunId) -> Option<&str> {
+        if !record.is_listed || record.is_observed {
+            return None;
+        }
+        match self.places.get(record.place?) {
+            EntriesStatus::Archived {
+                key, run_id: by, ..
+            } if by != run_id => Some(key),
+            _ => None,
+        }
     }
 
     fn place(&mut self, entries: &EntriesStatus) -> io::Result<(NonZeroU16, u32)> {

@@ -71,6 +71,11 @@ impl<S: LineSink> LineReader<S> {
         self.decoder.write_all(chunk)
     }
 
+    /// What receives the lines.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.decoder.get_mut().sink
+    }
+
     /// Ends the object, and returns its number of lines, and what has received them.
     ///
     /// # Errors

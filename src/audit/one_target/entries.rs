@@ -13,6 +13,7 @@ use image_usage_archive::domain::target::Target;
 use tokio::time::Instant;
 
 use super::entry_groups::{EntryGroups, write_line};
+use super::images::EntryCollector;
 use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
 use crate::archive::previous::local_storage;
 use crate::audit::deadline::Unsent;
@@ -191,10 +192,19 @@ impl EntryArchiver {
                 continue;
             }
             let writer = &mut self.writer;
-            let count = fetched
-                .groups
-                .for_each_line(number, |line| writer.push(line));
-            let count = count.map_err(|error| self.local(error))?;
+            let facts = staged.facts().zip(report.image_id.as_deref());
+            let mut collector = facts
+                .map(|(facts, image_id)| EntryCollector::new(facts, image_id, &report.report_id));
+            let mut collected = Ok(());
+            let count = fetched.groups.for_each_line(number, |line| {
+                writer.push(line);
+                if let (Some(collector), Ok(())) = (&mut collector, &collected) {
+                    collected = collector.add(line);
+                }
+            });
+            let collected =
+                collected.and_then(|()| collector.map_or(Ok(()), EntryCollector::finish));
+            let count = collected.and(count).map_err(|error| self.local(error))?;
             if count == 0 {
                 let line = EntryLine::no_usage_observed(
                     target,

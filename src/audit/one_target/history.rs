@@ -88,9 +88,11 @@ async fn record_lines(
     tally: &mut ChangeTally,
 ) -> Result<(), CallFailure> {
     let read = EarlierObject::read(&run.bucket, object);
-    let object = run.deadline.limit_write(read).await??;
-    let lines =
-        object.for_each_line(|line| record_line(&line, target, records, is_complete, tally));
+    let mut object = run.deadline.limit_write(read).await??;
+    let lines = object.for_each_line(|line| {
+        let line = serde_json::from_slice(line)?;
+        record_line(&line, target, records, is_complete, tally)
+    });
     let recorded = lines.await;
     recorded.map_err(|error| {
         let message = error.to_string();

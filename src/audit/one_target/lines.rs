@@ -11,12 +11,12 @@ use image_usage_archive::domain::findings::{
 use image_usage_archive::domain::report::{ReportState, UsageReport};
 use image_usage_archive::domain::target::Target;
 
-use super::history;
+use super::{history, images};
 use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
 use crate::archive::previous::local_storage;
 use crate::audit::run::Run;
 use crate::audit::turns::Turns;
-use crate::staging::{ReportRecord, ReportRecords, StagedHead, StagedReports};
+use crate::staging::{ImageFacts, ReportRecord, ReportRecords, StagedHead, StagedReports};
 
 /// The archived lines of a target, and totals over them.
 #[derive(Debug)]
@@ -75,7 +75,8 @@ async fn write_all(
     let run = totals.run;
     let local = |writer: &LinesWriter, error: io::Error| writer.failed(local_storage(error));
     let mut line = Vec::new();
-    let (mut reports, records) = staged.read().map_err(|error| local(writer, error))?;
+    let read = staged.read_with_facts();
+    let (mut reports, records, mut facts) = read.map_err(|error| local(writer, error))?;
     let mut turns = Turns::default();
     while let Some((head, fields)) = reports.next().map_err(|error| local(writer, error))? {
         let staged = StagedLine {
@@ -85,7 +86,7 @@ async fn write_all(
         };
         line.clear();
         totals
-            .add_line(&mut line, &staged, records, rest)
+            .add_line(&mut line, &staged, records, rest, facts.as_deref_mut())
             .map_err(|error| local(writer, error))?;
         writer.push(&line);
         run.deadline.send_full_part(writer).await?;
@@ -119,6 +120,7 @@ impl Totals<'_> {
         staged: &StagedLine<'_>,
         records: &ReportRecords,
         rest: &EntriesStatus,
+        facts: Option<&mut ImageFacts>,
     ) -> io::Result<()> {
         let StagedLine {
             head,
@@ -140,6 +142,9 @@ impl Totals<'_> {
             && head.is_named
         {
             history::compare_report(tally, self.target, records, head, record, findings, fields)?;
+        }
+        if let Some(facts) = facts {
+            images::add_report(facts, serde_json::from_slice(fields)?, &entries)?;
         }
         ReportLine::write(line, fields, findings, &entries)?;
         Ok(())

@@ -3,6 +3,7 @@
 mod entries;
 mod entry_groups;
 pub(super) mod history;
+pub(super) mod images;
 mod lines;
 mod supersession;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::{
-    ChangeTally, ImagesLedger, LedgerLine, TargetError, TargetOutcome, TargetStatus,
+    ChangeTally, LedgerLine, TargetError, TargetOutcome, TargetStatus,
 };
 use image_usage_archive::domain::findings;
 use image_usage_archive::domain::report::UsageReport;
@@ -19,6 +20,7 @@ use image_usage_archive::domain::target::Target;
 use image_usage_archive::layout::ObjectKind;
 
 use self::entries::{EntryArchiver, Progress};
+use self::images::ArchivedImages;
 use self::lines::WrittenLines;
 use super::deadline::Unsent;
 use super::run::Run;
@@ -42,6 +44,8 @@ pub(crate) struct Audit {
     pages: u64,
     /// The failure that interrupted the listing, if any.
     interrupted: Option<CallFailure>,
+    /// Whether the AMIs were read to their end, and why not.
+    images: Result<(), Option<CallFailure>>,
     /// What follows the listing; `None` while it is under way.
     archiving: Option<Archiving>,
 }
@@ -65,13 +69,22 @@ impl Audit {
             attempt,
             reports: UsageReports::new(access, &target.region),
             target,
-            staged: StagedReports::new(),
+            staged: match run.usage_policy() {
+                Some(_) => StagedReports::new().with_facts(),
+                None => StagedReports::new(),
+            },
             unsent: run.deadline.unsent(),
             pages: 0,
             interrupted: None,
+            images: Err(None),
             archiving: None,
             run,
         }
+    }
+
+    /// The attempt, which is part of the keys of its objects.
+    pub(crate) fn attempt(&self) -> Attempt {
+        self.attempt
     }
 
     /// The pages that were read.
@@ -79,7 +92,7 @@ impl Audit {
         self.pages
     }
 
-    /// Reads the target's listings and stages their reports.
+    /// Reads the target's listings and stages their reports; then reads its AMIs, which may fail.
     ///
     /// # Errors
     /// Fails as EC2 does, and if the run runs out of time; what has come is staged.
@@ -87,6 +100,10 @@ impl Audit {
         let run = Arc::clone(&self.run);
         for query in &run.queries {
             self.read_listing(query.clone()).await?;
+        }
+        if let Some(facts) = self.staged.facts() {
+            let read = images::read(&run, &self.reports.images(), facts).await;
+            self.images = read.map_err(Some);
         }
         Ok(())
     }
@@ -171,12 +188,10 @@ impl Audit {
 
     /// The key of an object of this attempt.
     fn key(&self, kind: ObjectKind) -> String {
-        let (facts, layout) = (&self.run.facts, &self.run.settings.archive_prefix);
-        let (run, scheduled_at) = (&facts.run_id, facts.scheduled_at);
-        layout.object(kind, run, self.attempt, scheduled_at, &self.target)
+        self.run.key(kind, self.attempt, &self.target)
     }
 
-    /// Archives the entries that were fetched, then the report lines.
+    /// Archives the entries that were fetched, then the report lines, then those of the AMIs.
     ///
     /// # Errors
     /// Fails if the archive cannot be written.
@@ -206,7 +221,7 @@ impl Audit {
             object,
             mut counts,
             mut findings,
-            changes,
+            mut changes,
         } = written.await?;
         self.unsent.set(0);
         let resolved = supersession::resolve(&mut self.staged, &mut findings).await;
@@ -218,6 +233,8 @@ impl Audit {
             Some(_) => TargetStatus::Incomplete,
         };
         counts.add_target(status);
+        let images = self.archive_images(changes.as_mut()).await;
+        counts.images = Some(images.counts);
         let Target { account_id, region } = self.target;
         Ok(TargetOutcome {
             ledger: LedgerLine {
@@ -229,13 +246,27 @@ impl Audit {
                 error: self.interrupted.map(TargetError::from),
                 object: Some(object),
                 entries_object,
-                images: Some(ImagesLedger::default()),
+                images: Some(images.ledger),
                 earlier_objects: Vec::new(),
             },
             counts,
             findings,
             changes,
         })
+    }
+
+    async fn archive_images(&mut self, changes: Option<&mut ChangeTally>) -> ArchivedImages {
+        let Some(policy) = self.run.usage_policy() else {
+            return ArchivedImages::default();
+        };
+        let reading = images::Reading {
+            target: &self.target,
+            key: self.key(ObjectKind::Images),
+            is_target_read: self.interrupted.is_none(),
+            images: self.images.clone(),
+            client: Some(self.reports.images()),
+        };
+        images::archive(&self.run, policy, reading, &mut self.staged, changes).await
     }
 }
 

@@ -4,12 +4,14 @@
 
 use std::str::FromStr;
 
+use image_usage_archive::documents::{ImageFields, Reference};
 use image_usage_archive::domain::report::{
-    ReportState, ResourceType, ResourceTypeOption, UsageEntry, UsageReport,
+    ReportState, ResourceType, ResourceTypeOption, Tags, UsageEntry, UsageReport,
 };
 use image_usage_archive::domain::timestamp::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use super::images::{ImageReference, OwnImage};
 use super::pagination::{ListedPage, next_token};
 
 /// A list: its elements are called `item`.
@@ -85,6 +87,77 @@ impl From<EntriesAnswer> for ListedPage<UsageEntry> {
     }
 }
 
+/// The answer to `DescribeImages`.
+#[derive(Deserialize, Debug)]
+pub(super) enum ImagesAnswer {
+    DescribeImagesResponse(ImagesPage),
+}
+
+/// A page of AMIs.
+#[derive(Deserialize, Default, Debug)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ImagesPage {
+    images_set: Items<Image>,
+    next_token: Text,
+}
+
+impl From<ImagesAnswer> for ListedPage<OwnImage> {
+    fn from(answer: ImagesAnswer) -> Self {
+        let ImagesAnswer::DescribeImagesResponse(page) = answer;
+        Self {
+            rows: list(page.images_set),
+            next_token: next_token(page.next_token.0),
+        }
+    }
+}
+
+/// The answer to `DescribeImageReferences`.
+#[derive(Deserialize, Debug)]
+pub(super) enum ReferencesAnswer {
+    DescribeImageReferencesResponse(ReferencesPage),
+}
+
+/// A page of references.
+#[derive(Deserialize, Default, Debug)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ReferencesPage {
+    image_reference_set: Items<ReferenceToImage>,
+    next_token: Text,
+}
+
+impl From<ReferencesAnswer> for ListedPage<ImageReference> {
+    fn from(answer: ReferencesAnswer) -> Self {
+        let ReferencesAnswer::DescribeImageReferencesResponse(page) = answer;
+        Self {
+            rows: list(page.image_reference_set),
+            next_token: next_token(page.next_token.0),
+        }
+    }
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(rename_all = "camelCase", default)]
+struct Image {
+    image_id: Text,
+    name: Text,
+    image_state: Text,
+    creation_date: Text,
+    last_launched_time: Text,
+    is_public: Text,
+    deprecation_time: Text,
+    deregistration_protection: Text,
+    source_image_id: Text,
+    tag_set: Items<Tag>,
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(rename_all = "camelCase", default)]
+struct ReferenceToImage {
+    image_id: Text,
+    resource_type: Text,
+    arn: Text,
+}
+
 #[derive(Deserialize, Default, Debug)]
 #[serde(rename_all = "camelCase", default)]
 struct Report {
@@ -143,14 +216,48 @@ impl From<Report> for UsageReport {
             expiration_time: read("expirationTime", report.expiration_time.0),
             resource_types: list(report.resource_type_set),
             requested_account_ids: report.account_id_set.items,
-            // A tag without a key is recorded under the empty key.
-            tags: report
-                .tag_set
-                .items
-                .into_iter()
-                .map(|tag| (tag.key.0.unwrap_or_default(), tag.value.0))
-                .collect(),
+            tags: tags(report.tag_set),
             report_id,
+        }
+    }
+}
+
+/// A tag without a key is recorded under the empty key.
+fn tags(set: Items<Tag>) -> Tags {
+    let tags = set.items.into_iter();
+    tags.map(|tag| (tag.key.0.unwrap_or_default(), tag.value.0))
+        .collect()
+}
+
+impl From<Image> for OwnImage {
+    fn from(image: Image) -> Self {
+        let image_id = id(image.image_id.0);
+        let time = |field, text| read(field, text, image_id.as_deref());
+        Self {
+            fields: ImageFields {
+                name: image.name.0,
+                state: image.image_state.0,
+                creation_time: time("creationDate", image.creation_date.0),
+                last_launched_time: time("lastLaunchedTime", image.last_launched_time.0),
+                public: read("isPublic", image.is_public.0, image_id.as_deref()),
+                deprecation_time: time("deprecationTime", image.deprecation_time.0),
+                deregistration_protection: image.deregistration_protection.0,
+                source_image_id: id(image.source_image_id.0),
+                tags: tags(image.tag_set),
+            },
+            image_id,
+        }
+    }
+}
+
+impl From<ReferenceToImage> for ImageReference {
+    fn from(found: ReferenceToImage) -> Self {
+        Self {
+            image_id: id(found.image_id.0),
+            reference: Reference {
+                resource_type: found.resource_type.0,
+                arn: found.arn.0,
+            },
         }
     }
 }
@@ -203,16 +310,11 @@ fn id(text: Option<String>) -> Option<String> {
 }
 
 /// Reads a time or a number; one that cannot be read counts as missing, and is logged verbatim.
-fn read<T: FromStr>(field: &str, text: Option<String>, report_id: Option<&str>) -> Option<T> {
+fn read<T: FromStr>(field: &str, text: Option<String>, id: Option<&str>) -> Option<T> {
     let text = text?;
     let value = text.parse().ok();
     if value.is_none() {
-        tracing::warn!(
-            report_id,
-            field,
-            text,
-            "EC2 returned a value that cannot be read"
-        );
+        tracing::warn!(id, field, text, "EC2 returned a value that cannot be read");
     }
     value
 }

@@ -1,8 +1,9 @@
-//! EC2: image usage reports, their entries, and Regions.
+//! EC2: image usage reports, their entries, AMIs, and Regions.
 
 mod answers;
 mod client;
 mod decoder;
+mod images;
 pub mod pagination;
 mod regions;
 mod reports;
@@ -10,6 +11,7 @@ mod reports;
 #[cfg(test)]
 mod sdk_comparison;
 
+pub use images::{ImageReference, Images, MAX_IMAGES_PER_CALL, OwnImage};
 pub use pagination::ListedPage;
 pub use regions::EnabledRegions;
 pub use reports::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};

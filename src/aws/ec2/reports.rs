@@ -18,6 +18,7 @@ use image_usage_archive::domain::target::Region;
 use super::answers::{EntriesAnswer, ReportsAnswer};
 use super::client::client;
 use super::decoder::Decoder;
+use super::images::Images;
 use super::pagination::ListedPage;
 use crate::aws::accounts::AccountAccess;
 
@@ -51,6 +52,11 @@ impl UsageReports {
         Self {
             client: client(access, region),
         }
+    }
+
+    /// The AMIs of the same account and Region.
+    pub fn images(&self) -> Images {
+        Images::new(self.client.clone())
     }
 
     /// Reads one page of reports.
@@ -141,7 +147,7 @@ impl UsageReports {
 }
 
 /// Converts the outcome of a dry run, in which a certain error means that the call is permitted.
-fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
+pub(super) fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
     match failure {
         Some(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
         Some(failure) => Err(failure),
@@ -152,6 +158,6 @@ fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
 }
 
 /// Requests are refused before they get here if the number does not fit.
-fn whole_number(number: u32) -> i32 {
+pub(super) fn whole_number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

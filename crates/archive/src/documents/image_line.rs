@@ -169,7 +169,8 @@ pub struct ImageReading {
 }
 
 impl ImageReading {
-    fn judge(&self, usage: &ImageUsage) -> Judgement {
+    /// Gives the verdict.
+    pub fn judge(&self, usage: &ImageUsage) -> Judgement {
         let look = Look {
             started_at: self.started_at,
             observation_days: self.observation_days,

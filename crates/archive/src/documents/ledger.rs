@@ -51,6 +51,8 @@ pub struct ImagesLedger {
     pub images_read: Option<u64>,
     /// Why the AMIs were not wholly read; `None` if they were, or were not asked for.
     pub images_error: Option<TargetError>,
+    /// Why references were not wholly read; `None` if they were, or were not asked for.
+    pub references_error: Option<TargetError>,
     /// The object with a line for each AMI; `None` if there is no AMI, or none was asked for.
     pub images_object: Option<ArchivedObject>,
 }

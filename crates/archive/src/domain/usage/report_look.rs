@@ -130,24 +130,36 @@ pub struct ReportsListed {
 impl ReportsListed {
     /// Adds a report that EC2 lists; reports may come in any order, each once.
     pub fn add(&mut self, report: &UsageReport, has_archived_entries: bool) {
-        match &report.state {
+        let place = (report.creation_time, report.report_id.clone());
+        let look = ReportLook::of(report);
+        self.add_look(report.state.as_ref(), place, look, has_archived_entries);
+    }
+
+    /// Adds a report by its state, its creation and ID, and what it was asked to look at.
+    pub fn add_look(
+        &mut self,
+        state: Option<&ReportState>,
+        place: (Option<Timestamp>, Option<String>),
+        look: Option<ReportLook>,
+        has_archived_entries: bool,
+    ) {
+        match state {
             Some(ReportState::Available) => {
                 self.available += 1;
                 self.entries_not_archived += u64::from(!has_archived_entries);
                 let newest = self.newest_available.take();
                 self.newest_available = newest
                     .into_iter()
-                    .chain(ReportLook::of(report))
+                    .chain(look)
                     .max_by(|a, b| a.rank().cmp(&b.rank()));
             }
             Some(ReportState::Pending) => self.pending += 1,
             Some(ReportState::Error) => self.error += 1,
             Some(ReportState::Other(_)) | None => self.other += 1,
         }
-        let place = Some((report.creation_time, report.report_id.clone()));
-        if self.newest < place {
-            self.newest = place;
-            self.newest_state.clone_from(&report.state);
+        if self.newest.as_ref().is_none_or(|newest| *newest < place) {
+            self.newest = Some(place);
+            self.newest_state = state.cloned();
         }
     }
 

@@ -1,0 +1,165 @@
+//! What is read on the way becomes facts about AMIs.
+
+use std::io;
+
+use image_usage_archive::domain::entries_status::EntriesStatus;
+use image_usage_archive::domain::report::UsageReport;
+use image_usage_archive::domain::usage::ReportLook;
+use serde::Deserialize;
+
+use crate::staging::{ConsumerFact, ImageFact, ImageFacts, ListedReport};
+
+/// How many consumers one fact holds: with account and type, about 50 KB.
+const CONSUMERS_PER_FACT: usize = 1_000;
+
+/// Adds a report that EC2 lists; one that names no AMI says nothing about any.
+pub(in crate::audit::one_target) fn add_report(
+    facts: &mut ImageFacts,
+    report: UsageReport,
+    entries: &EntriesStatus,
+) -> io::Result<()> {
+    let look = ReportLook::of(&report);
+    let entries_key = match entries {
+        EntriesStatus::Archived { key, .. } => Some(key.clone()),
+        _ => None,
+    };
+    let Some(image_id) = report.image_id else {
+        return Ok(());
+    };
+    let listed = ListedReport {
+        report_id: report.report_id,
+        creation_time: report.creation_time,
+        state: report.state,
+        look,
+        entries_key,
+    };
+    facts.push(&image_id, &ImageFact::Report(listed))
+}
+
+/// Collects the entries of one report.
+pub(in crate::audit::one_target) struct EntryCollector<'a> {
+    facts: &'a mut ImageFacts,
+    image_id: &'a str,
+    report_id: &'a str,
+    consumers: Vec<ConsumerFact>,
+    is_empty: bool,
+}
+
+impl<'a> EntryCollector<'a> {
+    /// Starts the entries of a report.
+    pub(in crate::audit::one_target) fn new(
+        facts: &'a mut ImageFacts,
+        image_id: &'a str,
+        report_id: &'a str,
+    ) -> Self {
+        Self {
+            facts,
+            image_id,
+            report_id,
+            consumers: Vec::new(),
+            is_empty: true,
+        }
+    }
+
+    /// Adds an entry, as it is archived.
+    pub(in crate::audit::one_target) fn add(&mut self, line: &[u8]) -> io::Result<()> {
+        self.consumers.push(serde_json::from_slice(line)?);
+        match self.consumers.len() == CONSUMERS_PER_FACT {
+            true => self.push(),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the entries; a report without any counts too.
+    pub(in crate::audit::one_target) fn finish(mut self) -> io::Result<()> {
+        match self.is_empty || !self.consumers.is_empty() {
+            true => self.push(),
+            false => Ok(()),
+        }
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        self.is_empty = false;
+        let entries = ImageFact::Entries {
+            report_id: self.report_id.to_owned(),
+            consumers: std::mem::take(&mut self.consumers),
+        };
+        self.facts.push(self.image_id, &entries)
+    }
+}
+
+/// Takes the entries of some reports from an object in which they are grouped by report.
+pub(super) struct EntryRegrouper<'a> {
+    facts: &'a mut ImageFacts,
+    /// The report whose entries come, its AMI, and those that came.
+    current: Option<(String, String, Vec<ConsumerFact>)>,
+    found: u64,
+}
+
+#[derive(Deserialize)]
+struct ArchivedEntry {
+    report_id: String,
+    image_id: Option<String>,
+    #[serde(flatten)]
+    consumer: ConsumerFact,
+}
+
+impl<'a> EntryRegrouper<'a> {
+    pub(super) fn new(facts: &'a mut ImageFacts) -> Self {
+        Self {
+            facts,
+            current: None,
+            found: 0,
+        }
+    }
+
+    /// Adds an archived line, if its report is wanted.
+    pub(super) fn add(&mut self, line: &[u8], is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+        let ArchivedEntry {
+            report_id,
+            image_id,
+            consumer,
+        } = serde_json::from_slice(line)?;
+        if !is_wanted(&report_id) {
+            return Ok(());
+        }
+        let ConsumerFact {
+            consumer_account_id,
+            resource_type,
+            usage_count,
+        } = &consumer;
+        let is_no_usage =
+            consumer_account_id.is_none() && resource_type.is_none() && *usage_count == Some(0);
+        self.found += u64::from(!is_no_usage);
+        let is_same = self.current.as_ref().is_some_and(|(id, _, consumers)| {
+            *id == report_id && consumers.len() < CONSUMERS_PER_FACT
+        });
+        if !is_same {
+            self.push()?;
+            let unnamed =
+                || io::Error::other(format!("an entry of the report {report_id} names no AMI"));
+            self.current = Some((report_id.clone(), image_id.ok_or_else(unnamed)?, Vec::new()));
+        }
+        if let Some((_, _, consumers)) = &mut self.current {
+            consumers.push(consumer);
+        }
+        Ok(())
+    }
+
+    /// Ends the object, and returns how many entries were found.
+    pub(super) fn finish(mut self) -> io::Result<u64> {
+        self.push()?;
+        Ok(self.found)
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        let Some((report_id, image_id, consumers)) = self.current.take() else {
+            return Ok(());
+        };
+        let entries = ImageFact::Entries {
+            report_id,
+            consumers,
+        };
+        self.facts.push(&image_id, &entries)
+    }
+}

@@ -1,0 +1,359 @@
+//! Merges the lines of the run before with the facts of this one, AMI by AMI.
+
+use std::collections::BTreeMap;
+
+use image_usage_archive::aws::CallFailure;
+use image_usage_archive::documents::{
+    ChangeTally, ImageCounts, ImageFields, ImageLine, ImageReading, ImagesLedger, References,
+};
+use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::target::Target;
+use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::domain::usage::{
+    ConsumerKey, ImageUsage, ReferencesLook, ReportLook, ReportsListed, Verdict,
+};
+
+use super::references::ReferenceChecker;
+use super::{ArchivedImages, malformed};
+use crate::archive::lines_writer::{ArchiveError, LinesWriter};
+use crate::archive::previous::{EarlierLines, local_storage};
+use crate::audit::run::Run;
+use crate::audit::turns::Turns;
+use crate::aws::ec2::MAX_IMAGES_PER_CALL;
+use crate::staging::{ConsumerFact, ImageFact, ListedReport, SortedFacts};
+
+/// How many lines wait for a check of references: with 1,000 consumers each, 20 MB.
+const MAX_WAITING: usize = 100;
+
+/// What holds for all AMIs of a target.
+#[derive(Clone, Copy)]
+pub(super) struct RunLook {
+    pub(super) policy: UsagePolicy,
+    pub(super) is_target_read: bool,
+    pub(super) are_images_read: bool,
+}
+
+/// What is merged: both in the order of their AMIs.
+pub(super) struct Inputs {
+    pub(super) earlier: Option<EarlierLines>,
+    pub(super) facts: SortedFacts,
+}
+
+/// Writes the line of each AMI.
+///
+/// # Errors
+/// Fails as the archive and the temporary storage do.
+pub(super) async fn write(
+    run: &Run,
+    target: &Target,
+    key: String,
+    look: RunLook,
+    mut inputs: Inputs,
+    checker: Option<ReferenceChecker<'_>>,
+    tally: Option<&mut ChangeTally>,
+) -> Result<ArchivedImages, CallFailure> {
+    let mut lines = ImageLines {
+        run,
+        target,
+        writer: LinesWriter::new(run.bucket.clone(), key),
+        counts: ImageCounts::default(),
+        tally,
+        checker,
+        waiting: Vec::new(),
+        candidates: Vec::new(),
+    };
+    let merged = match merge(run.facts.started_at, look, &mut inputs, &mut lines).await {
+        Ok(images) => lines.finish().await.map(|finished| (images, finished)),
+        Err(failure) => {
+            // If time runs out, the bucket's lifecycle rule removes the incomplete upload.
+            let _ = run.deadline.limit_write(lines.writer.abandon()).await;
+            Err(failure)
+        }
+    };
+    let (images, mut archived) = merged?;
+    archived.ledger.images_read = look.are_images_read.then_some(images);
+    Ok(archived)
+}
+
+/// Passes on each AMI, and returns how many of them EC2 lists.
+async fn merge(
+    started_at: Timestamp,
+    look: RunLook,
+    inputs: &mut Inputs,
+    lines: &mut ImageLines<'_>,
+) -> Result<u64, CallFailure> {
+    let mut images = 0;
+    let mut earlier = next_line(&mut inputs.earlier).await?;
+    let mut fact = inputs.facts.next().map_err(local_storage)?;
+    let mut turns = Turns::default();
+    loop {
+        let ids = [
+            earlier.as_ref().map(|line| &line.image_id),
+            fact.as_ref().map(|(image_id, _)| image_id),
+        ];
+        let Some(image_id) = ids.into_iter().flatten().min().cloned() else {
+            return Ok(images);
+        };
+        let mut known = None;
+        if earlier
+            .as_ref()
+            .is_some_and(|line| line.image_id == image_id)
+        {
+            known = std::mem::replace(&mut earlier, next_line(&mut inputs.earlier).await?);
+        }
+        let mut image = Folded::new(known, started_at);
+        while let Some((_, of_image)) = fact.take_if(|(id, _)| *id == image_id) {
+            image.add(of_image);
+            fact = inputs.facts.next().map_err(local_storage)?;
+            turns.count().await;
+        }
+        images += u64::from(image.fields.is_some());
+        lines.add(image.finish(image_id, look)).await?;
+        turns.count().await;
+    }
+}
+
+async fn next_line(lines: &mut Option<EarlierLines>) -> Result<Option<ImageLine>, CallFailure> {
+    let Some(lines) = lines else {
+        return Ok(None);
+    };
+    let line = lines.next().await.map_err(malformed)?;
+    let read = line.map(|line| serde_json::from_slice(&line));
+    read.transpose().map_err(|error| malformed(error.into()))
+}
+
+/// What is known of one AMI so far.
+struct Folded {
+    started_at: Timestamp,
+    earlier_verdict: Option<Verdict>,
+    earlier_reports: Option<ReportsListed>,
+    usage: ImageUsage,
+    fields: Option<ImageFields>,
+    reports: ReportsListed,
+    /// Those reports whose entries are archived, and where.
+    archived: BTreeMap<String, (ReportLook, String)>,
+    /// The report whose entries came last.
+    current: Option<String>,
+}
+
+impl Folded {
+    fn new(earlier: Option<ImageLine>, started_at: Timestamp) -> Self {
+        Self {
+            started_at,
+            earlier_verdict: earlier.as_ref().map(|line| line.verdict),
+            usage: earlier.as_ref().map(ImageLine::usage).unwrap_or_default(),
+            earlier_reports: earlier.map(|line| line.reports),
+            fields: None,
+            reports: ReportsListed::default(),
+            archived: BTreeMap::new(),
+            current: None,
+        }
+    }
+
+    fn add(&mut self, fact: ImageFact) {
+        match fact {
+            ImageFact::Image(fields) => {
+                self.usage
+                    .observe_launches(fields.last_launched_time, self.started_at);
+                self.fields = Some(*fields);
+            }
+            ImageFact::Report(listed) => self.add_report(listed),
+            ImageFact::Entries {
+                report_id,
+                consumers,
+            } => self.add_entries(report_id, consumers),
+        }
+    }
+
+    fn add_report(&mut self, listed: ListedReport) {
+        let ListedReport {
+            report_id,
+            creation_time,
+            state,
+            look,
+            entries_key,
+        } = listed;
+        let is_archived = entries_key.is_some();
+        if let (Some(look), Some(entries_key)) = (&look, entries_key) {
+            self.archived
+                .insert(look.report_id.clone(), (look.clone(), entries_key));
+        }
+        let place = (creation_time, report_id);
+        self.reports
+            .add_look(state.as_ref(), place, look, is_archived);
+    }
+
+    fn add_entries(&mut self, report_id: String, consumers: Vec<ConsumerFact>) {
+        let Some((look, entries_key)) = self.archived.get(&report_id) else {
+            return;
+        };
+        if self.current.as_ref() != Some(&report_id) {
+            self.usage.end_report();
+            self.usage
+                .observe_report(look, entries_key, self.started_at);
+            self.current = Some(report_id);
+        }
+        for consumer in consumers {
+            let ConsumerFact {
+                consumer_account_id,
+                resource_type,
+                usage_count,
+            } = consumer;
+            let key = ConsumerKey {
+                consumer_account_id,
+                resource_type,
+            };
+            self.usage
+                .observe_use(look, key, usage_count, self.started_at);
+        }
+    }
+
+    fn finish(mut self, image_id: String, look: RunLook) -> KnownImage {
+        self.usage.end_report();
+        self.usage.settle(self.started_at);
+        let reports = match self.earlier_reports {
+            // Nothing was seen of it in a target that was not read to its end.
+            Some(earlier) if !look.is_target_read && self.reports.total() == 0 => earlier,
+            _ => self.reports,
+        };
+        KnownImage {
+            image_id,
+            earlier_verdict: self.earlier_verdict,
+            usage: self.usage,
+            reading: ImageReading {
+                started_at: self.started_at,
+                observation_days: look.policy.observation_days,
+                is_target_read: look.is_target_read,
+                are_images_read: look.are_images_read,
+                image: self.fields,
+                reports,
+                references_look: match look.policy.image_references {
+                    true => ReferencesLook::NotChecked,
+                    false => ReferencesLook::NotWanted,
+                },
+                references: References::default(),
+            },
+        }
+    }
+}
+
+/// An AMI whose line can be written, but for its references.
+struct KnownImage {
+    image_id: String,
+    earlier_verdict: Option<Verdict>,
+    usage: ImageUsage,
+    reading: ImageReading,
+}
+
+impl KnownImage {
+    /// Whether only its references keep the verdict from being `no_use_observed`.
+    fn is_candidate(&self) -> bool {
+        let reading = ImageReading {
+            references_look: ReferencesLook::NotWanted,
+            ..self.reading.clone()
+        };
+        reading.judge(&self.usage).verdict == Verdict::NoUseObserved
+    }
+
+    fn add_references(&mut self, references: References) {
+        let is_found = !references.listed.is_empty();
+        self.usage
+            .observe_references(is_found, self.reading.started_at);
+        self.reading.references_look = ReferencesLook::Checked;
+        self.reading.references = references;
+    }
+}
+
+/// The lines of a target's AMIs, and their totals.
+struct ImageLines<'a> {
+    run: &'a Run,
+    target: &'a Target,
+    writer: LinesWriter,
+    counts: ImageCounts,
+    tally: Option<&'a mut ChangeTally>,
+    checker: Option<ReferenceChecker<'a>>,
+    /// What waits for a check of references, in order.
+    waiting: Vec<KnownImage>,
+    /// Those whose references are to be checked.
+    candidates: Vec<String>,
+}
+
+impl ImageLines<'_> {
+    async fn add(&mut self, image: KnownImage) -> Result<(), CallFailure> {
+        if self.checker.is_none() {
+            return self.write(image).await;
+        }
+        if image.is_candidate() {
+            self.candidates.push(image.image_id.clone());
+        }
+        self.waiting.push(image);
+        match self.candidates.len() == MAX_IMAGES_PER_CALL || self.waiting.len() == MAX_WAITING {
+            true => self.check_waiting().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Checks the references of the candidates, and writes what waits.
+    async fn check_waiting(&mut self) -> Result<(), CallFailure> {
+        let candidates = std::mem::take(&mut self.candidates);
+        let mut found = None;
+        if let Some(checker) = &mut self.checker
+            && !candidates.is_empty()
+        {
+            found = checker.check(&candidates).await;
+        }
+        let mut found = found.unwrap_or_default();
+        for mut image in std::mem::take(&mut self.waiting) {
+            if let Some(references) = found.remove(&image.image_id) {
+                image.add_references(references);
+            }
+            self.write(image).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, image: KnownImage) -> Result<(), CallFailure> {
+        let KnownImage {
+            image_id,
+            earlier_verdict,
+            usage,
+            reading,
+        } = image;
+        let line = ImageLine::new(self.target, image_id, &usage, reading);
+        self.counts.add(line.verdict);
+        if let (Some(tally), Some(from)) = (&mut self.tally, earlier_verdict)
+            && from != line.verdict
+        {
+            tally.add_changed_verdict(self.target, &line.image_id, from, line.verdict);
+        }
+        let mut bytes = serde_json::to_vec(&line).map_err(|error| malformed(error.into()))?;
+        bytes.push(b'\n');
+        self.writer.push(&bytes);
+        let sent = self.run.deadline.send_full_part(&mut self.writer).await;
+        sent.map_err(ArchiveError::into_failure)
+    }
+
+    async fn finish(mut self) -> Result<ArchivedImages, CallFailure> {
+        self.check_waiting().await?;
+        let references_error = self
+            .checker
+            .and_then(|checker| checker.failure)
+            .map(Into::into);
+        let object = match self.writer.lines() {
+            0 => None,
+            _ => {
+                let finished = self.run.deadline.limit_write(self.writer.finish()).await?;
+                Some(finished.map_err(ArchiveError::into_failure)?)
+            }
+        };
+        Ok(ArchivedImages {
+            ledger: ImagesLedger {
+                images_read: None,
+                images_error: None,
+                references_error,
+                images_object: object,
+            },
+            counts: self.counts,
+        })
+    }
+}
