@@ -268,7 +268,7 @@ def check_refusals(aws):
     for region in ("ap-east-1", "mars-north-1"):
         disabled = aws.client("ec2", region).describe_image_usage_reports
         check(f"Region {region}", error_of(disabled), ("AuthFailure", 401))
-    check("unknown action", error_of(ec2.describe_images), ("InvalidAction", 400))
+    check("unknown action", error_of(ec2.describe_volumes), ("InvalidAction", 400))
 
     token = describe(MaxResults=5)["NextToken"]
     expired = ("InvalidPaginationToken", 400)

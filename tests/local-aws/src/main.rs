@@ -75,12 +75,13 @@ struct Arguments {
     /// Fault, such as kind=denied,op=DescribeImageUsageReports,region=eu-west-1; can be repeated
     ///
     /// Fields, of which only `kind` is required: service (ec2, sts, organizations, s3), op,
-    /// account, region, key (a part of an S3 key); nth=N or first=N (of the matching requests),
-    /// page=first|middle|last|N, or p=0.5 with seed=N; after=true (only after the request took
-    /// effect). Kinds: denied, auth-failure, throttle, token-bucket, 500, 503, conflict,
-    /// precondition, error (with status, code, message), close, reset, cut, malformed,
-    /// unknown-members, cdata, slow, latency (with ms), repeat-token, token-cycle (with length),
-    /// expire-token, empty-page, empty-token, duplicate-report, bare-report, region-disabled, expire-credentials.
+    /// account, region, key (a part of an S3 key), report and image (IDs that the request names);
+    /// nth=N or first=N (of the matching requests), page=first|middle|last|N, or p=0.5 with
+    /// seed=N; after=true (only after the request took effect). Kinds: denied, auth-failure,
+    /// throttle, token-bucket, 500, 503, conflict, precondition, error (with status, code,
+    /// message), close, reset, cut, malformed, unknown-members, cdata, slow, latency (with ms),
+    /// repeat-token, token-cycle (with length), expire-token, empty-page, empty-token,
+    /// duplicate-report, bare-report, region-disabled, expire-credentials.
     #[arg(long, value_name = "FAULT", verbatim_doc_comment)]
     fault: Vec<Fault>,
     /// Throttles callers of EC2 by its token buckets
