@@ -101,6 +101,7 @@ mod resources;
 mod runtime_api;
 mod s3;
 mod seed;
+mod seed_images;
 mod server;
 mod sts;
 mod tokens;

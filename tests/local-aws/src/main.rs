@@ -17,12 +17,12 @@ use tokio::runtime::Builder as Runtime;
 
 /// The part of AWS that image-usage-auditor uses, on loopback.
 ///
-/// EC2's image usage reports, STS, Organizations and S3 on one endpoint, filled with reports
-/// generated from a seed, and the Lambda Runtime API. Prints one line of JSON once it listens: the
+/// EC2's AMIs and image usage reports, STS, Organizations and S3 on one endpoint, filled with
+/// reports generated from a seed, and the Lambda Runtime API. Prints one line of JSON once it listens: the
 /// endpoint, the reports of each account in each Region, the folder of S3, and `function`: the
 /// value of AWS_LAMBDA_RUNTIME_API for a function's process, and the URL that invokes it with the
-/// event that is posted there. Scripts find more at ENDPOINT/_local-aws/ (world, reports, calls,
-/// faults, clock, functions).
+/// event that is posted there. Scripts find more at ENDPOINT/_local-aws/ (world, reports, images,
+/// resources, calls, faults, clock, functions).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -51,7 +51,10 @@ struct Arguments {
     /// Number of reports of each account in each Region
     #[arg(long, default_value_t = 60)]
     reports: usize,
-    /// Creates no reports
+    /// Adds one AMI for each verdict to each account and Region, with 20 reports in all
+    #[arg(long)]
+    verdicts: bool,
+    /// Creates no reports and no AMIs
     #[arg(long)]
     empty: bool,
     /// Role to create in every account
@@ -153,6 +156,7 @@ fn fill(world: &World, arguments: &Arguments) {
         world.seed(&SeedOptions {
             seed: arguments.seed,
             reports_per_region: arguments.reports,
+            one_of_each_verdict: arguments.verdicts,
             ..SeedOptions::default()
         });
     }
