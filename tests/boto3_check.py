@@ -4,8 +4,9 @@
     python tests/boto3_check.py PATH-OF-THE-BINARY-local-aws
 
 Starts the binary on a free port and runs every operation, filter, page token and error through
-boto3. Every field of a response in botocore's model of EC2 must be returned for at least one report,
-and no other field may be. Ends with status 1 at the first difference.
+boto3. Every field of a response in botocore's model of EC2 must be returned at least once, and no
+other field may be; of an AMI, only the fields that the local AWS models. Ends with status 1 at the
+first difference.
 """
 
 import datetime
@@ -28,6 +29,8 @@ ACCOUNT, OTHER_ACCOUNT = "111122223333", "444455556666"
 REGIONS = ["us-east-1", "eu-west-1", "ap-southeast-2"]
 NOW = datetime.datetime(2026, 11, 22, 6, 0, tzinfo=datetime.timezone.utc)
 REPORTS = 120
+# Of these, the ones about the AMIs that `--verdicts` adds.
+REPORTS_OF_VERDICTS = 20
 MODEL = botocore.session.get_session().get_service_model("ec2")
 
 passed = 0
@@ -60,7 +63,8 @@ def error_of(call, **parameters):
 
 class Aws:
     def __init__(self, binary, s3_root):
-        command = [binary, "--bucket", "archive", "--s3-root", s3_root, "--reports", str(REPORTS)]
+        command = [binary, "--bucket", "archive", "--s3-root", s3_root, "--verdicts"]
+        command += ["--reports", str(REPORTS - REPORTS_OF_VERDICTS)]
         command += ["--accounts", f"{ACCOUNT},{OTHER_ACCOUNT}", "--organization", "--role", "auditor"]
         command += ["--external-id", "secret", "--now", NOW.isoformat(), "--max-seconds", "120"]
         self.program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -258,6 +262,7 @@ def check_refusals(aws):
         (describe, {}),
         (entries, {}),
         (ec2.describe_regions, {}),
+        (ec2.describe_images, {}),
         (ec2.delete_image_usage_report, {"ReportId": "amiur-0"}),
         (
             ec2.create_image_usage_report,
@@ -268,7 +273,7 @@ def check_refusals(aws):
     for region in ("ap-east-1", "mars-north-1"):
         disabled = aws.client("ec2", region).describe_image_usage_reports
         check(f"Region {region}", error_of(disabled), ("AuthFailure", 401))
-    check("unknown action", error_of(ec2.describe_images), ("InvalidAction", 400))
+    check("unknown action", error_of(ec2.describe_volumes), ("InvalidAction", 400))
 
     token = describe(MaxResults=5)["NextToken"]
     expired = ("InvalidPaginationToken", 400)
@@ -414,10 +419,194 @@ def check_members(aws):
         "DescribeImageUsageReportEntries",
         "CreateImageUsageReport",
         "DeleteImageUsageReport",
+        "DescribeImageReferences",
         "DescribeRegions",
     ):
         wanted = set(elements_of_model(MODEL.operation_model(name).output_shape)) | {"/requestId"}
         check(f"members of {name}", sorted(xml_paths[name]), sorted(wanted))
+
+
+IMAGE_MEMBERS = {
+    "Architecture", "BlockDeviceMappings", "BootMode", "CreationDate", "DeprecationTime", "DeregistrationProtection",
+    "Description", "EnaSupport", "Hypervisor", "ImageId", "ImageLocation", "ImageType", "ImdsSupport",
+    "LastLaunchedTime", "Name", "OwnerId", "PlatformDetails", "Public", "RootDeviceName", "RootDeviceType",
+    "SourceImageId", "SourceImageRegion", "State", "Tags", "UsageOperation", "VirtualizationType",
+}
+
+
+def images_held(aws, region=REGIONS[0], account=ACCOUNT):
+    return aws.ask("GET", f"images?account_id={account}&region={region}")
+
+
+def normal_image(image):
+    """Converts an AMI of boto3, as its owner reads it, to the control requests' format."""
+    return {
+        "image_id": image["ImageId"],
+        "name": image.get("Name"),
+        "description": image.get("Description"),
+        "state": image.get("State"),
+        "public": image["Public"],
+        "creation_time": image.get("CreationDate"),
+        # EC2 writes the time of a launch in whole seconds.
+        "last_launched_time": image.get("LastLaunchedTime"),
+        "deprecation_time": image.get("DeprecationTime"),
+        "deregistration_protection": image.get("DeregistrationProtection"),
+        "source_image_id": image.get("SourceImageId"),
+        "source_image_region": image.get("SourceImageRegion"),
+        "tags": [{"key": tag["Key"], "value": tag["Value"]} for tag in image.get("Tags", [])],
+    }
+
+
+def held_image(image):
+    """Returns an AMI that the world holds as its owner should read it."""
+    launched = image["last_launched_time"]
+    return {k: v for k, v in image.items() if k != "shared_with"} | {
+        "last_launched_time": launched and launched.split(".")[0] + "Z"
+    }
+
+
+def check_images(aws):
+    ec2 = aws.client("ec2")
+    describe = ec2.describe_images
+    images = images_held(aws)
+    registered = [held_image(image) for image in images if image["state"] != "deregistered"]
+    enabled = [image for image in registered if image["state"] != "disabled"]
+    check("there is a deregistered AMI", len(registered), len(images) - 1)
+    check("there are disabled AMIs", len(enabled) < len(registered))
+
+    def listed(**parameters):
+        return [normal_image(image) for image in describe(**parameters)["Images"]]
+
+    def ids(**parameters):
+        return [image["ImageId"] for image in describe(**parameters)["Images"]]
+
+    def expected(condition):
+        return [image["image_id"] for image in enabled if condition(image)]
+
+    check("own AMIs", listed(Owners=["self"]), enabled)
+    check("own AMIs with disabled ones", listed(Owners=["self"], IncludeDisabled=True), registered)
+    paginator = ec2.get_paginator("describe_images")
+    pages = paginator.paginate(Owners=["self"], IncludeDisabled=True, PaginationConfig={"PageSize": 30})
+    pages = [page["Images"] for page in pages]
+    check("pages of AMIs", [image["ImageId"] for page in pages for image in page], [i["image_id"] for i in registered])
+    check("lengths of the pages", {len(page) for page in pages[:-1]}, {30})
+
+    def filtered(name, *values):
+        return ids(Owners=["self"], Filters=[{"Name": name, "Values": list(values)}])
+
+    one = next(image for image in enabled if image["source_image_id"])
+    check("filter name", filtered("name", "golden-*"), expected(lambda i: i["name"].startswith("golden-")))
+    check("filter state", filtered("state", "available"), expected(lambda i: i["state"] == "available"))
+    check("filter is-public", filtered("is-public", "true"), expected(lambda i: i["public"]))
+    check("filter owner-id", filtered("owner-id", OTHER_ACCOUNT), [])
+    check("filter image-id", filtered("image-id", one["image_id"]), [one["image_id"]])
+    check("filter source-image-id", filtered("source-image-id", one["source_image_id"]), [one["image_id"]])
+    owned = {"key": "Owner", "value": "TeamA"}
+    check("filter tag", filtered("tag:Owner", "*A"), expected(lambda i: owned in i["tags"]))
+    check("filter tag-key", filtered("tag-key", "Own*"), expected(lambda i: any(t["key"] == "Owner" for t in i["tags"])))
+
+    others = images_held(aws, account=OTHER_ACCOUNT)
+    public = [image["image_id"] for image in others if image["public"]]
+    check("public AMIs of another account", ids(Owners=[OTHER_ACCOUNT]), public)
+    check("AMIs for all", ids(Owners=[OTHER_ACCOUNT], ExecutableUsers=["all"]), public)
+    check("no owner", ids(), [image["image_id"] for image in enabled] + public)
+    shared = next(image for image in images if image["shared_with"] and image["state"] == "available")
+    check("shared AMIs", shared["image_id"] in ids(ExecutableUsers=shared["shared_with"]))
+    foreign = describe(Owners=[OTHER_ACCOUNT])["Images"]
+    check("owner's fields", [k for image in foreign for k in ("LastLaunchedTime", "Tags") if k in image], [])
+    check("the AMI's owner", {image["OwnerId"] for image in foreign}, {OTHER_ACCOUNT})
+
+    check("an AMI by its ID", ids(ImageIds=[one["image_id"]]), [one["image_id"]])
+    gone = next(image["image_id"] for image in images if image["state"] == "deregistered")
+    private = next(image["image_id"] for image in others if not image["public"])
+    not_found = ("InvalidAMIID.NotFound", 400)
+    for image_id in (gone, private, "ami-00000000000000000"):
+        check(f"unknown {image_id}", error_of(describe, ImageIds=[image_id]), not_found)
+    check("malformed", error_of(describe, ImageIds=["image"]), ("InvalidAMIID.Malformed", 400))
+    combined = error_of(describe, ImageIds=[one["image_id"]], MaxResults=5)
+    check("an ID with MaxResults", combined, ("InvalidParameterCombination", 400))
+    check("an unknown owner", error_of(describe, Owners=["me"]), ("InvalidUserID.Malformed", 400))
+    unknown = [{"Name": "volume", "Values": ["x"]}]
+    check("an unknown filter of AMIs", error_of(describe, Filters=unknown), ("InvalidParameterValue", 400))
+    check("dry run of AMIs", error_of(describe, DryRun=True), ("DryRunOperation", 412))
+
+    token = describe(Owners=["self"], MaxResults=5)["NextToken"]
+    expired = ("InvalidPaginationToken", 400)
+    check("a token of other owners", error_of(describe, MaxResults=5, NextToken=token), expired)
+    members = set().union(*(set(image) for image in describe(Owners=["self"], IncludeDisabled=True)["Images"]))
+    check("members of an AMI", members, IMAGE_MEMBERS)
+    wanted = set(elements_of_model(MODEL.operation_model("DescribeImages").output_shape)) | {"/requestId"}
+    check("only the model's elements", xml_paths["DescribeImages"] - wanted, set())
+
+
+def check_references(aws):
+    ec2 = aws.client("ec2")
+    describe = ec2.describe_image_references
+    resources = aws.ask("GET", f"resources?account_id={ACCOUNT}&region={REGIONS[0]}")
+    image_ids = sorted({image_id for resource in resources for image_id in resource["image_ids"]})
+    check("two AMIs have references", len(image_ids), 2)
+    wanted = [
+        {"ImageId": resource["image_ids"][0], "ResourceType": resource["resource_type"], "Arn": resource["arn"]}
+        for resource in resources
+    ]
+    everything = {"ImageIds": image_ids, "IncludeAllResourceTypes": True}
+
+    def listed(*types, image_ids=image_ids, **parameters):
+        types = [
+            {"ResourceType": name, "ResourceTypeOptions": [{"OptionName": o, "OptionValues": v} for o, v in options]}
+            for name, options in types
+        ]
+        return describe(ImageIds=image_ids, ResourceTypes=types, **parameters)["ImageReferences"]
+
+    def of(*types):
+        return [reference for reference in wanted if reference["ResourceType"] in types]
+
+    check("every reference", describe(**everything)["ImageReferences"], wanted)
+    check("five types", len({reference["ResourceType"] for reference in wanted}), 5)
+    pages = ec2.get_paginator("describe_image_references").paginate(**everything, PaginationConfig={"PageSize": 5})
+    pages = [page["ImageReferences"] for page in pages]
+    check("pages of references", [reference for page in pages for reference in page], wanted)
+    check("two pages", len(pages), 2)
+    for name in ("ec2:Instance", "ec2:LaunchTemplate", "ssm:Parameter", "imagebuilder:ImageRecipe"):
+        check(f"references of {name}", listed((name, [])), of(name))
+    terminated = [resource["arn"] for resource in resources if resource["state"] == "terminated"]
+    running = listed(("ec2:Instance", [("state-name", ["pending", "running", "stopping", "stopped"])]))
+    check("there is a terminated instance", len(terminated), 1)
+    check("instances by state", running, [r for r in of("ec2:Instance") if r["Arn"] not in terminated])
+    deep = [("version-depth", ["10000"])]
+    check("templates by depth", listed(("ec2:LaunchTemplate", deep)), of("ec2:LaunchTemplate"))
+    overridden = listed(("ec2:Instance", [("state-name", ["running"])]), IncludeAllResourceTypes=True)
+    check("an option with all types", overridden, [r for r in wanted if r["Arn"] not in terminated])
+    check("references of no AMI", listed(("ec2:Instance", []), image_ids=["ami-00000000000000000"]), [])
+    other = aws.client("ec2", REGIONS[1]).describe_image_references
+    check("references of another Region", other(**everything)["ImageReferences"], [])
+
+    missing, invalid = ("MissingParameter", 400), ("InvalidParameterValue", 400)
+    check("no type of references", error_of(describe, ImageIds=image_ids), missing)
+    check("no AMI", error_of(describe, IncludeAllResourceTypes=True), missing)
+    eleven = {**everything, "ImageIds": [f"ami-{n:017x}" for n in range(11)]}
+    check("eleven AMIs", error_of(describe, **eleven), invalid)
+    malformed = error_of(describe, **{**everything, "ImageIds": ["image"]})
+    check("a malformed AMI", malformed, ("InvalidAMIID.Malformed", 400))
+    check("a page of four", error_of(describe, **everything, MaxResults=4), invalid)
+    for types in (
+        ("ec2:Volume", []),
+        ("ec2:LaunchTemplate", [("version-depth", ["10001"])]),
+        ("ec2:Instance", [("state-name", ["gone"])]),
+        ("ssm:Parameter", deep),
+    ):
+        check(f"references of {types}", error_of(lambda: listed(types)), invalid)
+    check("dry run of references", error_of(describe, DryRun=True, **everything), ("DryRunOperation", 412))
+    aws.faults(f"op=DescribeImageReferences,image={image_ids[1]},kind=denied")
+    denied = ("UnauthorizedOperation", 403)
+    check("a fault for an AMI", error_of(describe, **everything), denied)
+    one = {**everything, "ImageIds": image_ids[:1]}
+    check("not for another", describe(**one)["ResponseMetadata"]["HTTPStatusCode"], 200)
+    aws.faults("op=DescribeImages,kind=empty-page,nth=0")
+    pages = ec2.get_paginator("describe_images").paginate(Owners=["self"], PaginationConfig={"PageSize": 90})
+    lengths = [len(page["Images"]) for page in pages]
+    check("an empty page of AMIs", (lengths[0], lengths[1]), (0, 90))
+    aws.faults()
 
 
 def check_faults(aws):
@@ -639,6 +828,8 @@ def main():
             check_entries(aws)
             check_regions(aws)
             check_life(aws)
+            check_images(aws)
+            check_references(aws)
             check_members(aws)
             check_faults(aws)
             check_accounts(aws)

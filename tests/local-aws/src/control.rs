@@ -2,6 +2,8 @@
 //!
 //! - `GET /_local-aws/calls`: the log of requests. `DELETE` empties it.
 //! - `GET /_local-aws/reports?account_id=111122223333&region=us-east-1`: the reports of a target.
+//! - `GET /_local-aws/images` and `GET /_local-aws/resources`: likewise the AMIs that the account
+//!   owns there, and the resources that refer to AMIs.
 //! - `GET /_local-aws/world`: accounts, enabled Regions, reports and expected findings.
 //! - `POST /_local-aws/faults`: adds faults, one per line, in the format of `--fault`. `DELETE`
 //!   removes them, and `GET` returns how many requests they have changed.
@@ -22,8 +24,10 @@ use crate::clock::timestamp;
 use crate::expected_findings::{FindingPolicy, count_findings};
 use crate::faults::{Fault, Faults};
 use crate::functions::Functions;
+use crate::images::Image;
 use crate::query::Query;
-use crate::world::{Report, World};
+use crate::resources::Resource;
+use crate::world::{Report, Tag, World};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -74,10 +78,24 @@ impl Control<'_> {
                 Ok(json!({}))
             }
             (&Method::GET, "reports") => {
-                let account = query.get("account_id").ok_or("account_id is missing")?;
-                let region = query.get("region").ok_or("region is missing")?;
+                let (account, region) = target_of(query)?;
                 let reports = self.world.reports(account, region);
                 Ok(reports.iter().map(report_json).collect())
+            }
+            (&Method::GET, "images") => {
+                let (account, region) = target_of(query)?;
+                let images = self.world.images(account, region);
+                Ok(images.iter().map(image_json).collect())
+            }
+            (&Method::GET, "resources") => {
+                let (account, region) = target_of(query)?;
+                let json = |it: &Resource| resource_json(it, &it.arn(account, region));
+                Ok(self
+                    .world
+                    .resources(account, region)
+                    .iter()
+                    .map(json)
+                    .collect())
             }
             (&Method::GET, "world") => Ok(world_json(self.world)),
             (&Method::POST, "faults") => self.add_faults(body),
@@ -109,6 +127,12 @@ impl Control<'_> {
         faults.into_iter().for_each(|fault| self.faults.add(fault));
         Ok(json!({"added": added}))
     }
+}
+
+fn target_of(query: &Query) -> Result<(&str, &str), String> {
+    let account = query.get("account_id").ok_or("account_id is missing")?;
+    let region = query.get("region").ok_or("region is missing")?;
+    Ok((account, region))
 }
 
 fn call_json(call: &Call) -> Value {
@@ -164,14 +188,44 @@ fn report_json(report: &Report) -> Value {
         "state_reason": report.state_reason,
         "creation_time": report.creation_time.map(timestamp),
         "expiration_time": report.expiration_time.map(timestamp),
-        "tags": report.tags.iter().map(|tag| json!({
-            "key": tag.key,
-            "value": tag.value,
-        })).collect::<Value>(),
+        "tags": tags_json(&report.tags),
         "entries": report.entries.iter().map(|entry| json!({
             "resource_type": entry.resource_type,
             "account_id": entry.account_id,
             "usage_count": entry.usage_count,
         })).collect::<Value>(),
     })
+}
+
+fn image_json(image: &Image) -> Value {
+    json!({
+        "image_id": image.image_id,
+        "name": image.name,
+        "description": image.description,
+        "state": image.state,
+        "public": image.public,
+        "shared_with": image.shared_with,
+        "creation_time": image.creation_time.map(timestamp),
+        "last_launched_time": image.last_launched_time.map(timestamp),
+        "deprecation_time": image.deprecation_time.map(timestamp),
+        "deregistration_protection": image.deregistration_protection,
+        "source_image_id": image.source_image_id,
+        "source_image_region": image.source_image_region,
+        "tags": tags_json(&image.tags),
+    })
+}
+
+fn resource_json(resource: &Resource, arn: &str) -> Value {
+    json!({
+        "resource_type": resource.resource_type,
+        "arn": arn,
+        "image_ids": resource.image_ids,
+        "state": resource.state,
+    })
+}
+
+fn tags_json(tags: &[Tag]) -> Value {
+    tags.iter()
+        .map(|tag| json!({"key": tag.key, "value": tag.value}))
+        .collect()
 }

@@ -1,5 +1,7 @@
 //! EC2's filters: values with wildcards.
 
+use crate::world::Tag;
+
 /// A filter of a request: a name, and patterns of which one must match.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
@@ -13,6 +15,17 @@ impl Filter {
         self.values
             .iter()
             .any(|pattern| matches_pattern(pattern, value))
+    }
+
+    /// Returns whether a filter named `tag-key` or `tag:…` admits one of the tags.
+    pub(crate) fn admits_tags(&self, tags: &[Tag]) -> bool {
+        tags.iter().any(|tag| match self.name.strip_prefix("tag:") {
+            Some(key) => {
+                tag.key.as_deref() == Some(key)
+                    && self.admits(tag.value.as_deref().unwrap_or_default())
+            }
+            None => tag.key.as_deref().is_some_and(|key| self.admits(key)),
+        })
     }
 }
 

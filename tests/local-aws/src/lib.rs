@@ -25,14 +25,19 @@
 //! # What is modelled
 //!
 //! **EC2** (Query protocol, 2016-11-15): `DescribeImageUsageReports`,
-//! `DescribeImageUsageReportEntries`, `CreateImageUsageReport`, `DeleteImageUsageReport` and
-//! `DescribeRegions`, with the field names of EC2's service model; filters with their wildcards
-//! and limits; ID lists of at most 200; `MaxResults`; page tokens that are opaque, bound to their
-//! query, account and Region, and expire; `DryRun`; reports that change from `pending` to
-//! `available` or `error`, expire and are deleted; quotas of pending reports; client tokens; tags;
-//! disabled Regions; token buckets (on demand). Pages are in the order of creation and continue
-//! from a position, not from a count: a deletion between two pages neither skips nor repeats a
-//! report.
+//! `DescribeImageUsageReportEntries`, `CreateImageUsageReport`, `DeleteImageUsageReport`,
+//! `DescribeImages`, `DescribeImageReferences` and `DescribeRegions`, with the field names of
+//! EC2's service model; filters with their wildcards and limits; limits of ID lists; `MaxResults`;
+//! page tokens that are opaque, bound to their query, account and Region, and expire; `DryRun`;
+//! reports that change from `pending` to `available` or `error`, expire and are deleted; quotas of
+//! pending reports; client tokens; tags; disabled Regions; token buckets (on demand). Pages are in
+//! the order of creation and continue from a position, not from a count: a deletion between two
+//! pages neither skips nor repeats a row.
+//!
+//! AMIs ([`World::put_image`]) are private, shared, public, deprecated, disabled or deregistered;
+//! a launch is shown with EC2's lag, and to the owner only. References are those of the
+//! [`Resource`]s in the caller's account and Region. A report that is created about an AMI of the
+//! world has the usage of [`World::set_usage`] as entries; the resources do not count for it.
 //!
 //! **STS**: `GetCallerIdentity`, and `AssumeRole` with external IDs, denial and expiry. An access
 //! key that contains the ID of an account of the world belongs to that account, every other one to
@@ -49,8 +54,12 @@
 //!   image IDs and report IDs in one request must both match, also with `MaxResults`; that unknown
 //!   report IDs are refused ([`World::leave_out_unknown_reports`] is the alternative); the order of
 //!   entries ([`World::interleave_entries`] is another one); that a report which is not `available`
-//!   has no entries and is still known. Images are not modelled: a report can be created for any
-//!   well-formed ID, and a listing for an image without reports is empty.
+//!   has no entries and is still known; that a disabled AMI which a request names is omitted without
+//!   `IncludeDisabled`; that references can be asked about any well-formed ID; the codes of invalid
+//!   requests for references.
+//! - A report can be created about any well-formed ID, and a listing for an image without reports
+//!   is empty. Images can be filtered by the commonest filters only; others are refused. All have
+//!   the same architecture and the like. Nothing checks that an AMI can be launched.
 //! - A page of EC2 may be shorter than `MaxResults` at any time; here only faults do that.
 //!   EC2's listings are eventually consistent; here every response is up to date.
 //! - STS has no regional endpoints with differing tokens, no session policies and no chaining
@@ -83,16 +92,20 @@ mod expected_findings;
 mod faults;
 mod filters;
 mod functions;
+mod images;
 mod listener;
 mod organizations;
 mod query;
 mod random;
+mod resources;
 mod runtime_api;
 mod s3;
 mod seed;
+mod seed_images;
 mod server;
 mod sts;
 mod tokens;
+mod usage;
 mod wire;
 mod world;
 mod xml;
@@ -102,7 +115,9 @@ pub use clock::{Clock, timestamp};
 pub use control::world_json;
 pub use expected_findings::{FindingPolicy, count_findings};
 pub use faults::{Fault, FaultKind, Faults, InvalidFault, Page, Service, When};
+pub use images::{BlockDevice, Image};
 pub use random::Random;
+pub use resources::Resource;
 pub use runtime_api::{Outcome, OutcomeKind, RuntimeApi};
 pub use seed::{Mix, SeedOptions};
 pub use server::{LocalAws, LocalAwsBuilder};

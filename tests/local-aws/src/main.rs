@@ -17,12 +17,12 @@ use tokio::runtime::Builder as Runtime;
 
 /// The part of AWS that image-usage-auditor uses, on loopback.
 ///
-/// EC2's image usage reports, STS, Organizations and S3 on one endpoint, filled with reports
-/// generated from a seed, and the Lambda Runtime API. Prints one line of JSON once it listens: the
+/// EC2's AMIs and image usage reports, STS, Organizations and S3 on one endpoint, filled with
+/// reports generated from a seed, and the Lambda Runtime API. Prints one line of JSON once it listens: the
 /// endpoint, the reports of each account in each Region, the folder of S3, and `function`: the
 /// value of AWS_LAMBDA_RUNTIME_API for a function's process, and the URL that invokes it with the
-/// event that is posted there. Scripts find more at ENDPOINT/_local-aws/ (world, reports, calls,
-/// faults, clock, functions).
+/// event that is posted there. Scripts find more at ENDPOINT/_local-aws/ (world, reports, images,
+/// resources, calls, faults, clock, functions).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -51,7 +51,10 @@ struct Arguments {
     /// Number of reports of each account in each Region
     #[arg(long, default_value_t = 60)]
     reports: usize,
-    /// Creates no reports
+    /// Adds one AMI for each verdict to each account and Region, with 20 reports in all
+    #[arg(long)]
+    verdicts: bool,
+    /// Creates no reports and no AMIs
     #[arg(long)]
     empty: bool,
     /// Role to create in every account
@@ -75,12 +78,13 @@ struct Arguments {
     /// Fault, such as kind=denied,op=DescribeImageUsageReports,region=eu-west-1; can be repeated
     ///
     /// Fields, of which only `kind` is required: service (ec2, sts, organizations, s3), op,
-    /// account, region, key (a part of an S3 key); nth=N or first=N (of the matching requests),
-    /// page=first|middle|last|N, or p=0.5 with seed=N; after=true (only after the request took
-    /// effect). Kinds: denied, auth-failure, throttle, token-bucket, 500, 503, conflict,
-    /// precondition, error (with status, code, message), close, reset, cut, malformed,
-    /// unknown-members, cdata, slow, latency (with ms), repeat-token, token-cycle (with length),
-    /// expire-token, empty-page, empty-token, duplicate-report, bare-report, region-disabled, expire-credentials.
+    /// account, region, key (a part of an S3 key), report and image (IDs that the request names);
+    /// nth=N or first=N (of the matching requests), page=first|middle|last|N, or p=0.5 with
+    /// seed=N; after=true (only after the request took effect). Kinds: denied, auth-failure,
+    /// throttle, token-bucket, 500, 503, conflict, precondition, error (with status, code,
+    /// message), close, reset, cut, malformed, unknown-members, cdata, slow, latency (with ms),
+    /// repeat-token, token-cycle (with length), expire-token, empty-page, empty-token,
+    /// duplicate-report, bare-report, region-disabled, expire-credentials.
     #[arg(long, value_name = "FAULT", verbatim_doc_comment)]
     fault: Vec<Fault>,
     /// Throttles callers of EC2 by its token buckets
@@ -152,6 +156,7 @@ fn fill(world: &World, arguments: &Arguments) {
         world.seed(&SeedOptions {
             seed: arguments.seed,
             reports_per_region: arguments.reports,
+            one_of_each_verdict: arguments.verdicts,
             ..SeedOptions::default()
         });
     }

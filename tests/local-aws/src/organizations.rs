@@ -58,6 +58,7 @@ impl Organizations<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &[],
+            image_ids: &[],
             has: &|_| false,
             page: position,
         });

@@ -133,6 +133,7 @@ impl S3Call<'_> {
             region: &self.caller.region,
             key: self.requested.key.as_deref(),
             report_ids: &[],
+            image_ids: &[],
             has: &|name| parts.headers.contains_key(name),
             page: None,
         });

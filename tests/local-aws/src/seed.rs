@@ -1,6 +1,7 @@
 //! Data sets generated from a seed, of any size, relative to the world's clock.
 
 use crate::random::{Random, hash_of};
+use crate::seed_images::Place;
 use crate::world::{Entry, REPORT_LIFETIME, Report, ResourceType, Tag, Transition, World};
 use time::{Duration, OffsetDateTime};
 
@@ -21,6 +22,9 @@ pub struct SeedOptions {
     pub one_of_each: bool,
     /// The mix of the other reports.
     pub mix: Mix,
+    /// Whether each target also has one AMI for each verdict, tagged `expected-verdict`, with
+    /// resources that refer to it and 20 reports beyond `reports_per_region`.
+    pub one_of_each_verdict: bool,
 }
 
 /// How many of 1,000 reports are of each kind; the rest are `available` and far from expiring.
@@ -66,6 +70,7 @@ impl Default for SeedOptions {
             images_per_region: None,
             one_of_each: true,
             mix: Mix::default(),
+            one_of_each_verdict: false,
         }
     }
 }
@@ -109,7 +114,7 @@ const STATE_REASONS: [&str; 4] = [
 const UNRECOGNISED_STATES: [&str; 4] = ["archived", "deleting", "IN_REVIEW", "partially-available"];
 
 impl World {
-    /// Fills targets with reports generated from a seed.
+    /// Fills targets with reports generated from a seed, and with the AMIs that they are about.
     pub fn seed(&self, options: &SeedOptions) {
         let now = to_milliseconds(self.now());
         let accounts = match options.accounts.is_empty() {
@@ -123,9 +128,21 @@ impl World {
             };
             for region in regions {
                 let mut reports = Reports::new(options, &account, &region, now);
-                let generated =
-                    (0..options.reports_per_region).map(|index| reports.generate(index));
+                let generated: Vec<_> = (0..options.reports_per_region)
+                    .map(|index| reports.generate(index))
+                    .collect();
+                let place = Place {
+                    world: self,
+                    account: &account,
+                    region: &region,
+                    now,
+                    seed: options.seed,
+                };
+                place.put_images_of(&generated);
                 self.put_reports(&account, &region, generated);
+                if options.one_of_each_verdict {
+                    place.put_images_of_verdicts();
+                }
             }
         }
     }
@@ -379,6 +396,67 @@ mod tests {
             |seed| seeded(seed, 300, Clock::fixed(noon())).reports("111122223333", "eu-west-1");
         assert_eq!(reports(7), reports(7));
         assert_ne!(reports(7), reports(8));
+    }
+
+    #[test]
+    fn every_report_is_about_an_image_that_is_older() {
+        let world = seeded(1, 300, Clock::fixed(noon()));
+        let (account, region) = ("111122223333", "eu-west-1");
+        let images = world.images(account, region);
+        let reports = world.reports(account, region);
+        assert_eq!((images.len(), reports.len()), (300, 300));
+        for (image, report) in images.iter().zip(&reports) {
+            assert_eq!(report.image_id.as_ref(), Some(&image.image_id));
+            assert!(image.creation_time < report.creation_time);
+            assert!(image.last_launched_time < Some(noon()));
+        }
+    }
+
+    #[test]
+    fn each_verdict_has_an_image_and_the_other_reports_stay_the_same() {
+        let (account, region) = ("111122223333", "us-east-1");
+        let worlds = [false, true].map(|one_of_each_verdict| {
+            let world = World::builder().clock(Clock::fixed(noon())).build();
+            world.seed(&SeedOptions {
+                regions: vec![region.to_owned()],
+                one_of_each_verdict,
+                ..SeedOptions::default()
+            });
+            world
+        });
+        let [without, with] = worlds.map(|world| (world.reports(account, region), world));
+        assert_eq!(without.0, with.0[..60]);
+        let images = with.1.images(account, region);
+        let verdicts: Vec<_> = images[60..]
+            .iter()
+            .map(|image| {
+                let mine = |report: &&Report| report.image_id.as_ref() == Some(&image.image_id);
+                let reports = with.0.iter().filter(mine);
+                let counts = reports.flat_map(|report| &report.entries);
+                let verdict = image.tags[0].value.as_deref().unwrap_or_default();
+                (
+                    verdict,
+                    counts.filter_map(|entry| entry.usage_count).collect(),
+                )
+            })
+            .collect::<Vec<(_, Vec<_>)>>();
+        assert_eq!(
+            verdicts,
+            [
+                ("in_use", vec![12; 5]),
+                ("no_use_observed", vec![]),
+                ("gone", vec![3; 5]),
+                ("last_seen_in_use", vec![4; 3]),
+                ("unknown", vec![]),
+            ]
+        );
+        assert_eq!(with.0.len(), 80);
+        assert_eq!(with.1.resources(account, region).len(), 6);
+        let counts = [without.1, with.1]
+            .map(|world| count_findings(&world, account, region, FindingPolicy::default()));
+        let mut expected = counts[0].clone();
+        *expected.entry("expiring").or_default() += 4;
+        assert_eq!(counts[1], expected);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Sts<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &[],
+            image_ids: &[],
             has: &|_| false,
             page: None,
         });

@@ -1,7 +1,12 @@
 //! The state of the local AWS: accounts, Regions, roles, an organization and reports.
+//!
+//! AMIs, the resources that refer to them and their usage have modules of their own.
 
 use crate::clock::Clock;
+use crate::images::{Images, LAUNCH_LAG};
 use crate::random::{Random, hash_of};
+use crate::resources::Resources;
+use crate::usage::{Awaiting, Usage};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::{Duration, OffsetDateTime};
@@ -80,7 +85,7 @@ pub struct ResourceTypeOption {
     pub values: Vec<String>,
 }
 
-/// A tag of a report.
+/// A tag of a report or an AMI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     /// The tag's key.
@@ -217,6 +222,10 @@ pub(crate) struct State {
     pub(crate) accounts: Vec<String>,
     pub(crate) regions: BTreeMap<String, RegionState>,
     pub(crate) targets: BTreeMap<(String, String), Target>,
+    images: BTreeMap<String, Images>,
+    pub(crate) launch_lag: Duration,
+    pub(crate) usage: Usage,
+    pub(crate) awaiting_entries: Vec<Awaiting>,
     pub(crate) roles: BTreeMap<(String, String), RoleOptions>,
     pub(crate) sessions: HashMap<String, Session>,
     pub(crate) organization: BTreeMap<String, String>,
@@ -258,6 +267,7 @@ pub(crate) struct Target {
     /// Sorted by sequence number; new ones are larger.
     stored: Vec<Stored>,
     next_sequence: u64,
+    pub(crate) resources: Resources,
     pub(crate) max_page_size: Option<usize>,
     pub(crate) client_tokens: HashMap<String, (u64, String)>,
 }
@@ -275,17 +285,28 @@ pub(crate) const REPORT_LIFETIME: Duration = Duration::days(30);
 const LATE_DELETION: Duration = Duration::DAY;
 
 impl Target {
-    pub(crate) fn put(&mut self, report: Report, now: OffsetDateTime) {
+    /// Stores a report. Returns its sequence number.
+    pub(crate) fn put(&mut self, report: Report, now: OffsetDateTime) -> u64 {
+        let sequence = self.next_sequence;
         let deleted_at = report.deleted_at.or(match report.expiration_time {
             Some(expires_at) if expires_at <= now => Some(now + LATE_DELETION),
             expiration_time => expiration_time,
         });
         self.stored.push(Stored {
-            sequence: self.next_sequence,
+            sequence,
             deleted_at,
             report,
         });
         self.next_sequence += 1;
+        sequence
+    }
+
+    pub(crate) fn report_mut(&mut self, sequence: u64) -> Option<&mut Report> {
+        let index = self
+            .stored
+            .binary_search_by_key(&sequence, |stored| stored.sequence);
+        let stored = self.stored.get_mut(index.ok()?)?;
+        Some(&mut stored.report)
     }
 
     /// Returns the reports that exist at `now`, in order of creation, from a sequence number on.
@@ -339,6 +360,11 @@ impl State {
         self.targets
             .entry((account.to_owned(), region.to_owned()))
             .or_default()
+    }
+
+    /// Returns the AMIs of a Region.
+    pub(crate) fn images(&mut self, region: &str) -> &mut Images {
+        self.images.entry(region.to_owned()).or_default()
     }
 }
 
@@ -420,6 +446,7 @@ impl World {
     pub fn reports(&self, account: &str, region: &str) -> Vec<Report> {
         let now = self.now();
         let mut state = self.lock();
+        state.settle_entries(now);
         state
             .target(account, region)
             .live(0, now)
@@ -567,6 +594,10 @@ impl WorldBuilder {
                 accounts,
                 regions,
                 targets: BTreeMap::new(),
+                images: BTreeMap::new(),
+                launch_lag: LAUNCH_LAG,
+                usage: Usage::default(),
+                awaiting_entries: Vec::new(),
                 roles: BTreeMap::new(),
                 sessions: HashMap::new(),
                 organization: BTreeMap::new(),

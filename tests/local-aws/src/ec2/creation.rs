@@ -1,12 +1,13 @@
 //! `CreateImageUsageReport`.
 
-use super::errors::{invalid, missing};
+use super::errors::{check_image_id, invalid, missing};
 use super::request::Ec2Request;
+use super::resource_types::{OptionRule, Supported, resource_types};
 use crate::api_error::ApiError;
 use crate::random::{Random, hash_of};
+use crate::usage::Awaiting;
 use crate::world::{
-    CreationOutcome, Entry, REPORT_LIFETIME, Report, ResourceType, ResourceTypeOption, Tag, Target,
-    Transition,
+    CreationOutcome, Entry, REPORT_LIFETIME, Report, ResourceType, Tag, Target, Transition,
 };
 use crate::xml::Style;
 use time::OffsetDateTime;
@@ -14,11 +15,11 @@ use time::OffsetDateTime;
 /// How many reports of an account may be pending in one Region, by EC2's quotas.
 const MAX_PENDING_REPORTS: usize = 2000;
 
-const RESOURCE_TYPES: [&str; 4] = [
-    "ec2:Instance",
-    "ec2:LaunchTemplate",
-    "imagebuilder:ImageRecipe",
-    "imagebuilder:ContainerRecipe",
+const RESOURCE_TYPES: [Supported; 4] = [
+    ("ec2:Instance", None),
+    ("ec2:LaunchTemplate", Some(OptionRule::VersionDepth)),
+    ("imagebuilder:ImageRecipe", None),
+    ("imagebuilder:ContainerRecipe", None),
 ];
 
 pub(super) const CREATION_PARAMETERS: [&str; 12] = [
@@ -56,6 +57,8 @@ pub(super) fn create(request: &Ec2Request<'_>, style: Style) -> Result<String, A
         request.caller.account.clone(),
         request.caller.region.clone(),
     );
+    state.settle_entries(now);
+    let has_known_users = state.knows_usage(&request.caller.region, creation.image_id);
     let target = state.targets.entry(key).or_default();
     let fingerprint = fingerprint(request);
     if let Some(report_id) = creation.earlier_report(target, fingerprint)? {
@@ -63,8 +66,20 @@ pub(super) fn create(request: &Ec2Request<'_>, style: Style) -> Result<String, A
     }
     check_quotas(target, creation.image_id, now)?;
     let report_id = format!("amiur-{}", state.random.hex(17));
-    let report = creation.report(&report_id, state.creation, &mut state.random, now);
-    target.put(report, now);
+    let outcome = state.creation;
+    let mut report = creation.report(&report_id, outcome, &mut state.random, now);
+    if has_known_users {
+        report.entries.clear();
+    }
+    let sequence = target.put(report, now);
+    if has_known_users {
+        state.awaiting_entries.push(Awaiting {
+            account: request.caller.account.clone(),
+            region: request.caller.region.clone(),
+            sequence,
+            ends_at: now + outcome.delay,
+        });
+    }
     if let Some(token) = creation.client_token {
         target
             .client_tokens
@@ -109,17 +124,14 @@ fn check_quotas(target: &Target, image_id: &str, now: OffsetDateTime) -> Result<
 impl<'a> Creation<'a> {
     fn parse(request: &'a Ec2Request<'_>) -> Result<Self, ApiError> {
         let image_id = request.required("ImageId")?;
-        let digits = image_id.strip_prefix("ami-").unwrap_or_default();
-        if !matches!(digits.len(), 8 | 17) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ApiError::new(
-                400,
-                "InvalidAMIID.Malformed",
-                format!("Invalid id: \"{image_id}\" (expecting \"ami-...\")"),
-            ));
+        check_image_id(image_id)?;
+        let resource_types = resource_types(request, &RESOURCE_TYPES)?;
+        if resource_types.is_empty() {
+            return Err(missing("ResourceType"));
         }
         Ok(Self {
             image_id,
-            resource_types: resource_types(request)?,
+            resource_types,
             account_ids: account_ids(request)?,
             tags: tags(request)?,
             client_token: client_token(request)?,
@@ -217,62 +229,6 @@ fn client_token<'a>(request: &'a Ec2Request<'_>) -> Result<Option<&'a str>, ApiE
         ));
     }
     Ok(token)
-}
-
-fn resource_types(request: &Ec2Request<'_>) -> Result<Vec<ResourceType>, ApiError> {
-    let numbers = request.query.numbers("ResourceType");
-    if numbers.is_empty() {
-        return Err(missing("ResourceType"));
-    }
-    numbers
-        .into_iter()
-        .map(|number| resource_type(request, &format!("ResourceType.{number}")))
-        .collect()
-}
-
-fn resource_type(request: &Ec2Request<'_>, prefix: &str) -> Result<ResourceType, ApiError> {
-    let name = request.present(&format!("{prefix}.ResourceType"))?;
-    if !RESOURCE_TYPES.contains(&name) {
-        return Err(invalid(format!(
-            "Value ({name}) for parameter ResourceType is invalid."
-        )));
-    }
-    let mut resource_type = ResourceType::new(name);
-    let options = format!("{prefix}.ResourceTypeOption");
-    for number in request.query.numbers(&options) {
-        let option = option(request, name, &format!("{options}.{number}"))?;
-        resource_type.options.push(option);
-    }
-    Ok(resource_type)
-}
-
-/// Reads an option of a resource type; `version-depth` of launch templates is the only one.
-fn option(
-    request: &Ec2Request<'_>,
-    resource_type: &str,
-    prefix: &str,
-) -> Result<ResourceTypeOption, ApiError> {
-    let name = request.present(&format!("{prefix}.OptionName"))?;
-    if name != "version-depth" || resource_type != "ec2:LaunchTemplate" {
-        return Err(invalid(format!(
-            "The option '{name}' is invalid for the resource type {resource_type}."
-        )));
-    }
-    let values = request.query.list(&format!("{prefix}.OptionValue"));
-    let is_depth = |value: &&str| {
-        value
-            .parse::<u32>()
-            .is_ok_and(|depth| (1..=10_000).contains(&depth))
-    };
-    if values.len() != 1 || !values.iter().all(is_depth) {
-        return Err(invalid(
-            "The option 'version-depth' takes one value from 1 to 10000.".to_owned(),
-        ));
-    }
-    Ok(ResourceTypeOption {
-        name: Some(name.to_owned()),
-        values: values.into_iter().map(str::to_owned).collect(),
-    })
 }
 
 fn tags(request: &Ec2Request<'_>) -> Result<Vec<Tag>, ApiError> {

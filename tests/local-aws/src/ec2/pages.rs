@@ -1,27 +1,14 @@
-//! Answers a listing with a page of reports or entries.
+//! Answers a listing with a page of reports, entries, AMIs or references.
 
-use super::documents::{write_entry, write_report};
-use super::listing::{self, Listing, Row, Rows};
+use super::documents::{write_entry, write_image, write_reference, write_report};
+use super::listing::{self, Content, Listing, Row, Rows};
 use super::request::{Ec2Request, style_of};
 use crate::answer::{Answer, Reply};
 use crate::faults::{FaultKind, PagePosition, Ruling, Service};
 use crate::tokens::PageToken;
-use crate::world::{Entry, Report};
 use crate::xml::Xml;
 use http::StatusCode;
 use time::OffsetDateTime;
-
-const LISTING_PARAMETERS: [&str; 9] = [
-    "Action",
-    "DryRun",
-    "Filter.N.Name",
-    "Filter.N.Value.N",
-    "ImageId.N",
-    "MaxResults",
-    "NextToken",
-    "ReportId.N",
-    "Version",
-];
 
 /// A page that a fault may have changed, and the moments that its document depends on.
 struct Page<'a> {
@@ -37,7 +24,7 @@ pub(super) fn reply(request: &Ec2Request<'_>, kind: Rows) -> Reply {
     let mut state = request.world.lock();
     let tokens_expire_at = now.saturating_add(state.page_token_lifetime);
     let listing = request
-        .check_parameters(&LISTING_PARAMETERS)
+        .check_parameters(kind.parameters())
         .and_then(|()| listing::select(request, &mut state, kind, now));
     let has_token = request
         .query
@@ -69,10 +56,7 @@ pub(super) fn reply(request: &Ec2Request<'_>, kind: Rows) -> Reply {
     Reply::ruled(answer, ruling, position.map(|position| position.number))
 }
 
-fn write(request: &Ec2Request<'_>, page: Page<'_>) -> String {
-    let (bare_report, bare_entry) = (Report::default(), Entry::default());
-    // From here on the page may also hold the bare report.
-    let mut page = page;
+fn write(request: &Ec2Request<'_>, mut page: Page<'_>) -> String {
     let listing = &mut page.listing;
     match page.ruling.kind {
         Some(FaultKind::EmptyPage) => {
@@ -82,13 +66,12 @@ fn write(request: &Ec2Request<'_>, page: Page<'_>) -> String {
         Some(FaultKind::DuplicateReport) => duplicate_last_row(listing),
         Some(FaultKind::BareReport) => listing.rows.push(Row {
             cursor: listing.start,
-            report: &bare_report,
-            entry: Some(&bare_entry),
+            content: Content::Bare,
         }),
         _ => {}
     }
     let (mut xml, root) = request.document(style_of(page.ruling));
-    write_rows(&mut xml, &page);
+    write_rows(&mut xml, request, &page);
     write_token(&mut xml, request, &page);
     xml.finish(&root)
 }
@@ -103,21 +86,27 @@ fn duplicate_last_row(listing: &mut Listing<'_>) {
     }
 }
 
-fn write_rows(xml: &mut Xml, page: &Page<'_>) {
-    let set = match page.kind {
-        Rows::Reports => "imageUsageReportSet",
-        Rows::Entries => "imageUsageReportEntrySet",
-    };
+fn write_rows(xml: &mut Xml, request: &Ec2Request<'_>, page: &Page<'_>) {
+    let set = page.kind.set_name();
     if page.listing.rows.is_empty() {
         xml.empty(set);
         return;
     }
+    let caller = request.caller;
     xml.open(set);
     for row in &page.listing.rows {
-        match page.kind {
-            Rows::Reports => write_report(xml, row.report, page.now),
-            Rows::Entries => write_entry(xml, row),
+        xml.open("item");
+        match row.content {
+            Content::Report(report) => write_report(xml, report, page.now),
+            Content::Entry(report, entry) => write_entry(xml, report, entry),
+            Content::Image(stored) => write_image(xml, stored, &caller.account, page.now),
+            Content::Reference(image_id, resource) => {
+                let arn = resource.arn(&caller.account, &caller.region);
+                write_reference(xml, image_id, &resource.resource_type, &arn);
+            }
+            Content::Bare => {}
         }
+        xml.close("item");
     }
     xml.close(set);
 }

@@ -32,6 +32,9 @@ impl Ec2Request<'_> {
 
     /// Decides which fault the request meets.
     pub(super) fn rule(&self, page: Option<PagePosition>) -> Ruling {
+        let mut image_ids = self.query.list("ImageId");
+        // A creation names one AMI, without a number.
+        image_ids.extend(self.query.get("ImageId"));
         self.faults.rule_on(Subject {
             service: Service::Ec2,
             operation: self.operation(),
@@ -39,6 +42,7 @@ impl Ec2Request<'_> {
             region: &self.caller.region,
             key: None,
             report_ids: &self.query.list("ReportId"),
+            image_ids: &image_ids,
             has: &|name| self.query.get(name).is_some(),
             page,
         })

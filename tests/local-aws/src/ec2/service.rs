@@ -29,6 +29,8 @@ pub(crate) fn reply(request: &Ec2Request<'_>) -> Reply {
     match request.operation() {
         "DescribeImageUsageReports" => pages::reply(request, Rows::Reports),
         "DescribeImageUsageReportEntries" => pages::reply(request, Rows::Entries),
+        "DescribeImages" => pages::reply(request, Rows::Images),
+        "DescribeImageReferences" => pages::reply(request, Rows::References),
         "CreateImageUsageReport" => act(request, &CREATION_PARAMETERS, creation::create),
         "DeleteImageUsageReport" => act(request, &DELETION_PARAMETERS, delete),
         "DescribeRegions" => act(request, &REGIONS_PARAMETERS, regions::describe),

@@ -45,6 +45,8 @@ pub struct Fault {
     pub key_contains: Option<String>,
     /// A report; matches only requests that name it by its ID.
     pub report_id: Option<String>,
+    /// An AMI; matches only requests that name it by its ID.
+    pub image_id: Option<String>,
     /// A parameter (EC2) or a header (S3); matches only requests that have it.
     pub having: Option<String>,
     /// The same; matches only requests that lack it.
@@ -146,13 +148,14 @@ pub enum FaultKind {
     },
     /// `InvalidPaginationToken`; matches only requests with a token.
     ExpireToken,
-    /// A page without reports, whose token continues where this page began.
+    /// A page without rows, whose token continues where this page began.
     EmptyPage,
     /// `<nextToken/>` instead of no token.
     EmptyToken,
-    /// The page's last report is listed twice, and once more on the next page.
+    /// The page's last row (report, entry, AMI or reference) is listed twice, and once more on the
+    /// next page.
     DuplicateReport,
-    /// The page has one more report, without any field.
+    /// The page has one more row, without any field.
     BareReport,
     /// The Region is not enabled for the account.
     RegionDisabled,
@@ -207,6 +210,7 @@ impl Fault {
             region: None,
             key_contains: None,
             report_id: None,
+            image_id: None,
             having: None,
             lacking: None,
             when: When::Always,
@@ -260,6 +264,12 @@ impl Fault {
     /// Limits the fault to requests that name a report by its ID.
     pub fn asking_for(mut self, report_id: &str) -> Self {
         self.report_id = Some(report_id.to_owned());
+        self
+    }
+
+    /// Limits the fault to requests that name an AMI by its ID.
+    pub fn asking_about(mut self, image_id: &str) -> Self {
+        self.image_id = Some(image_id.to_owned());
         self
     }
 

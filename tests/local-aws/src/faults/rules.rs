@@ -17,6 +17,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) key: Option<&'a str>,
     /// The reports that the request names by their IDs.
     pub(crate) report_ids: &'a [&'a str],
+    /// The AMIs that the request names by their IDs.
+    pub(crate) image_ids: &'a [&'a str],
     /// Whether the request has a parameter (EC2) or a header (S3).
     pub(crate) has: &'a dyn Fn(&str) -> bool,
     pub(crate) page: Option<PagePosition>,
@@ -162,6 +164,7 @@ impl Rule {
             region,
             key_contains,
             report_id,
+            image_id,
             having,
             lacking,
             kind,
@@ -176,6 +179,9 @@ impl Rule {
             && equals(account, subject.account)
             && equals(region, subject.region)
             && key_contains.as_deref().is_none_or(has_key_part)
+            && image_id
+                .as_deref()
+                .is_none_or(|id| subject.image_ids.contains(&id))
             && report_id
                 .as_deref()
                 .is_none_or(|id| subject.report_ids.contains(&id))
@@ -224,6 +230,7 @@ mod tests {
             region,
             key: None,
             report_ids: &[],
+            image_ids: &[],
             has: &|_| false,
             page: Some(PagePosition {
                 number: 0,

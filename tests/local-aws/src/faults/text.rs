@@ -24,10 +24,10 @@ impl FromStr for Fault {
     /// Parses a text such as `kind=denied,op=DescribeImageUsageReports,region=eu-west-1,p=0.5`.
     ///
     /// Only `kind` is required. The other fields: `service` (`ec2`, `sts`, `organizations`,
-    /// `s3`), `op`, `account`, `region`, `key` (a part of an S3 key), `report` (the ID of a report
-    /// that the request names); one of `nth`, `first` (numbers), `page` (`first`, `middle`, `last`
-    /// or a number from 0) and `p` (with `seed`); `after` (`true`: only after the effect); for
-    /// `kind=error` `status`, `code` and `message`; for `kind=latency` `ms`; for
+    /// `s3`), `op`, `account`, `region`, `key` (a part of an S3 key), `report` and `image`
+    /// (IDs that the request names); one of `nth`, `first` (numbers), `page` (`first`, `middle`,
+    /// `last` or a number from 0) and `p` (with `seed`); `after` (`true`: only after the effect);
+    /// for `kind=error` `status`, `code` and `message`; for `kind=latency` `ms`; for
     /// `kind=token-cycle` `length`. The other kinds: `denied`, `auth-failure`, `throttle`,
     /// `token-bucket`, `500`, `503`, `conflict`, `precondition`, `close`, `reset`, `cut`,
     /// `malformed`, `unknown-members`, `cdata`, `slow`, `repeat-token`, `expire-token`,
@@ -42,6 +42,7 @@ impl FromStr for Fault {
         fault.region = fields.take("region").map(str::to_owned);
         fault.key_contains = fields.take("key").map(str::to_owned);
         fault.report_id = fields.take("report").map(str::to_owned);
+        fault.image_id = fields.take("image").map(str::to_owned);
         fault.after_effect = match fields.take("after") {
             None | Some("false") => false,
             Some("true") => true,
@@ -218,13 +219,14 @@ mod tests {
     #[test]
     fn every_field_of_a_fault_is_parsed() {
         let text = "kind=500,service=ec2,op=DescribeImageUsageReports,account=111122223333,\
-                    region=eu-west-1,report=amiur-1,after=true,p=0.5,seed=7";
+                    region=eu-west-1,report=amiur-1,image=ami-1,after=true,p=0.5,seed=7";
         let expected = Fault::new(FaultKind::Status500)
             .in_service(Service::Ec2)
             .on("DescribeImageUsageReports")
             .in_account("111122223333")
             .in_region("eu-west-1")
             .asking_for("amiur-1")
+            .asking_about("ami-1")
             .after_effect()
             .when(When::Probability { p: 0.5, seed: 7 });
         assert_eq!(text.parse(), Ok(expected));

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails if its client does")]
 
+mod images;
+mod references;
+
 use local_aws::{
     Clock, CreationOutcome, Entry, Fault, FaultKind, LocalAws, Page, Report, RoleOptions,
     SeedOptions, Service, Tag, When, World,
@@ -332,7 +335,7 @@ fn refusals_name_the_parameter() {
     let code = |form: &str| code_of(&client(&aws).ec2(form)).1.to_owned();
     assert_eq!(code("Version=2016-11-15"), "MissingAction");
     assert_eq!(
-        code("Action=DescribeImages&Version=2016-11-15"),
+        code("Action=DescribeVolumes&Version=2016-11-15"),
         "InvalidAction"
     );
     assert_eq!(
