@@ -4,18 +4,22 @@
 //! unnamed temporary file. At the end, the chunks are merged. In memory are one chunk while facts come, and one
 //! block of each chunk while they are merged, however many AMIs, reports and consumers there are.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU16;
 use std::ops::Range;
 
 use image_usage_archive::documents::ImageFields;
-use image_usage_archive::domain::report::ReportState;
+use image_usage_archive::domain::report::{ResourceType, UsageReport};
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::ReportLook;
 use lz4_flex::block;
 use serde::{Deserialize, Serialize};
 use tempfile::SpooledTempFile;
+
+use super::interner::Interner;
 
 /// How much is sorted in memory: about 20,000 reports.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
@@ -31,28 +35,39 @@ const LENGTHS_BYTES: u64 = 2 * size_of::<u32>() as u64;
 
 /// A fact about an AMI.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum ImageFact {
+pub(crate) enum ImageFact<'a> {
     /// The AMI itself.
     Image(Box<ImageFields>),
     /// A report about it that EC2 lists.
-    Report(ListedReport),
+    #[serde(borrow)]
+    Report(ListedReport<'a>),
     /// Entries of such a report, at most 1,000; none for a report that observed no usage.
     Entries {
-        report_id: String,
+        #[serde(borrow)]
+        report_id: Cow<'a, str>,
         consumers: Vec<ConsumerFact>,
     },
 }
 
 /// A report about an AMI that EC2 lists.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ListedReport {
-    pub(crate) report_id: Option<String>,
+pub(crate) struct ListedReport<'a> {
+    #[serde(borrow)]
+    pub(crate) report_id: Option<Cow<'a, str>>,
     pub(crate) creation_time: Option<Timestamp>,
-    pub(crate) state: Option<ReportState>,
-    /// What it was asked to look at; `None` for a report without an ID.
-    pub(crate) look: Option<ReportLook>,
-    /// The key of the object with its entries; `None` if they are not archived.
-    pub(crate) entries_key: Option<String>,
+    #[serde(borrow)]
+    pub(crate) state: Option<Cow<'a, str>>,
+    /// What it was asked to look at, by its number.
+    pub(crate) look: NonZeroU16,
+    /// The object with its entries, by the number of its key; `None` if they are not archived.
+    pub(crate) entries_key: Option<NonZeroU16>,
+}
+
+/// What a report was asked to look at.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Asked {
+    resource_types: Vec<ResourceType>,
+    requested_account_ids: usize,
 }
 
 /// An entry: the account, the type of its resources, and how many there are.
@@ -63,7 +78,7 @@ pub(crate) struct ConsumerFact {
     pub(crate) usage_count: Option<i64>,
 }
 
-impl ImageFact {
+impl ImageFact<'_> {
     /// The order of the facts about an AMI: entries come after their report.
     fn order(&self) -> (u8, &str) {
         match self {
@@ -85,6 +100,64 @@ pub(crate) struct ImageFacts {
     file_bytes: u64,
     /// Where each sorted chunk is in the file.
     sorted: Vec<Range<u64>>,
+    names: FactNames,
+}
+
+/// What numbers in facts stand for.
+#[derive(Default, Debug)]
+pub(crate) struct FactNames {
+    asked: Interner<Asked>,
+    /// What the report before was asked, mostly the same.
+    last_asked: Option<NonZeroU16>,
+    entries_keys: Interner<String>,
+}
+
+impl FactNames {
+    /// The number that stands for what a report was asked to look at.
+    pub(crate) fn look_number(&mut self, report: &UsageReport) -> io::Result<NonZeroU16> {
+        let requested_account_ids = report.requested_account_ids.len();
+        let is_same = |number: &NonZeroU16| {
+            let asked = self.asked.get(*number);
+            asked.resource_types == report.resource_types
+                && asked.requested_account_ids == requested_account_ids
+        };
+        if let Some(number) = self.last_asked.filter(is_same) {
+            return Ok(number);
+        }
+        let number = self.asked.number(&Asked {
+            resource_types: report.resource_types.clone(),
+            requested_account_ids,
+        })?;
+        self.last_asked = Some(number);
+        Ok(number)
+    }
+
+    /// The number that stands for the key of an object with entries.
+    pub(crate) fn entries_key_number(&mut self, key: &String) -> io::Result<NonZeroU16> {
+        self.entries_keys.number(key)
+    }
+
+    /// What a report was asked to look at.
+    pub(crate) fn look(
+        &self,
+        report_id: &str,
+        creation_time: Option<Timestamp>,
+        number: NonZeroU16,
+    ) -> ReportLook {
+        let asked = self.asked.get(number);
+        let accounts = asked.requested_account_ids;
+        ReportLook::new(
+            report_id.to_owned(),
+            creation_time,
+            accounts,
+            &asked.resource_types,
+        )
+    }
+
+    /// The key of an object with entries.
+    pub(crate) fn entries_key(&self, number: NonZeroU16) -> &str {
+        self.entries_keys.get(number)
+    }
 }
 
 impl ImageFacts {
@@ -95,14 +168,20 @@ impl ImageFacts {
             file: SpooledTempFile::new(BYTES_IN_MEMORY),
             file_bytes: 0,
             sorted: Vec::new(),
+            names: FactNames::default(),
         }
+    }
+
+    /// What numbers in facts stand for.
+    pub(crate) fn names(&mut self) -> &mut FactNames {
+        &mut self.names
     }
 
     /// Adds a fact about an AMI.
     ///
     /// # Errors
     /// Fails as the temporary storage does.
-    pub(crate) fn push(&mut self, image_id: &str, fact: &ImageFact) -> io::Result<()> {
+    pub(crate) fn push(&mut self, image_id: &str, fact: &ImageFact<'_>) -> io::Result<()> {
         let start = self.chunk.len();
         let (kind, report_id) = fact.order();
         // IDs contain no control character, so keys sort as their parts do.
@@ -111,7 +190,7 @@ impl ImageFacts {
         self.chunk.extend_from_slice(report_id.as_bytes());
         let key_end = self.chunk.len();
         let chunk = std::mem::take(&mut self.chunk);
-        self.chunk = postcard::to_extend(&(image_id, fact), chunk).map_err(io::Error::other)?;
+        self.chunk = postcard::to_extend(fact, chunk).map_err(io::Error::other)?;
         self.places
             .push((start..key_end, key_end..self.chunk.len()));
         if self.chunk.len() >= CHUNK_BYTES {
@@ -161,6 +240,8 @@ impl ImageFacts {
             file: self.file,
             chunks: self.sorted.into_iter().map(SortedChunk::new).collect(),
             heads: BinaryHeap::new(),
+            names: self.names,
+            fact: Vec::new(),
         };
         for number in 0..=sorted.chunks.len() {
             sorted.refill(number)?;
@@ -188,6 +269,9 @@ pub(crate) struct SortedFacts {
     chunks: Vec<SortedChunk>,
     /// The first fact of each chunk: its key, the chunk's number, and the fact.
     heads: BinaryHeap<Reverse<Head>>,
+    names: FactNames,
+    /// The fact that was returned last.
+    fact: Vec<u8>,
 }
 
 /// A fact that is the first of its chunk: its key, the chunk's number, and the fact.
@@ -203,18 +287,25 @@ struct SortedChunk {
 }
 
 impl SortedFacts {
-    /// The next fact, and its AMI; `None` after the last one.
+    /// The AMI of the next fact; `None` after the last one.
+    pub(crate) fn peek(&self) -> Option<&str> {
+        let Reverse((key, ..)) = self.heads.peek()?;
+        let end = key.iter().position(|&byte| byte == 0)?;
+        std::str::from_utf8(&key[..end]).ok()
+    }
+
+    /// The next fact, and what numbers in it stand for; `None` after the last one.
     ///
     /// # Errors
     /// Fails as the temporary storage does.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(String, ImageFact)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(ImageFact<'_>, &FactNames)>> {
         let Some(Reverse((_, number, fact))) = self.heads.pop() else {
             return Ok(None);
         };
         self.refill(number)?;
-        postcard::from_bytes(&fact)
-            .map(Some)
-            .map_err(io::Error::other)
+        self.fact = fact;
+        let fact = postcard::from_bytes(&self.fact).map_err(io::Error::other)?;
+        Ok(Some((fact, &self.names)))
     }
 
     /// Reads the next fact of a chunk; the number after the last chunk's is that of the chunk in memory.
@@ -275,14 +366,14 @@ impl SortedChunk {
 mod tests {
     use super::*;
 
-    fn entries(report_id: &str, consumers: usize) -> ImageFact {
+    fn entries(report_id: &str, consumers: usize) -> ImageFact<'_> {
         let consumer = |number| ConsumerFact {
             consumer_account_id: Some(format!("{number:012}")),
             resource_type: Some("ec2:Instance".to_owned()),
             usage_count: Some(1),
         };
         ImageFact::Entries {
-            report_id: report_id.to_owned(),
+            report_id: report_id.into(),
             consumers: (0..consumers).map(consumer).collect(),
         }
     }
@@ -309,11 +400,13 @@ mod tests {
             for id in 0..images {
                 let image = ImageFact::Image(Box::default());
                 for expected in [image, entries("a", 1), entries("b", consumers)] {
-                    let next = sorted.next().unwrap().unwrap();
-                    assert_eq!(next, (format!("ami-{id:04}"), expected));
+                    assert_eq!(sorted.peek(), Some(format!("ami-{id:04}").as_str()));
+                    let (next, _) = sorted.next().unwrap().unwrap();
+                    assert_eq!(next, expected);
                 }
             }
-            assert_eq!(sorted.next().unwrap(), None);
+            assert_eq!(sorted.peek(), None);
+            assert!(sorted.next().unwrap().is_none());
         }
     }
 }

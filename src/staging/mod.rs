@@ -5,6 +5,7 @@
 //! compressed, and what is known of each is held in memory by its key.
 
 mod image_facts;
+mod interner;
 mod records;
 mod spool;
 
@@ -20,7 +21,7 @@ use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 
 pub(crate) use self::image_facts::{
-    ConsumerFact, ImageFact, ImageFacts, ListedReport, SortedFacts,
+    ConsumerFact, FactNames, ImageFact, ImageFacts, ListedReport, SortedFacts,
 };
 pub(crate) use self::records::{ReportRecord, ReportRecords};
 use self::spool::Spool;
@@ -94,7 +95,12 @@ impl StagedReports {
         if !self.records.record_listed(key) {
             return Ok(());
         }
+        let look = match &mut self.facts {
+            Some(facts) => Some(facts.names().look_number(report)?),
+            None => None,
+        };
         let head = StagedHead {
+            look,
             key,
             is_named: report.report_id.is_some(),
             findings,

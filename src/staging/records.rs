@@ -1,8 +1,7 @@
 //! What is known of each report of a target, in memory: 28 bytes a report, in a B-tree, which is never
 //! copied to grow as a hash table is.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU16;
 
@@ -12,6 +11,7 @@ use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::run_id::RunId;
 
+use super::interner::Interner;
 use super::spool::StagedHead;
 
 /// What is known of each report of a target, by its key.
@@ -122,7 +122,7 @@ impl ReportRecords {
             EntriesStatus::Archived { key, .. } => Some(key.clone()),
             _ => None,
         };
-        self.places.values.iter().filter_map(key).collect()
+        self.places.iter().filter_map(key).collect()
     }
 
     /// Forgets that entries are archived in an object, which is lost. Returns how many reports that concerns.
@@ -204,41 +204,6 @@ impl ReportRecords {
     /// The state that a report had in an earlier run.
     pub(crate) fn earlier_state(&self, earlier: &Earlier) -> &Option<ReportState> {
         self.states.get(earlier.state)
-    }
-}
-
-/// Interns recurring values as small integers.
-#[derive(Debug)]
-struct Interner<T> {
-    numbers: HashMap<T, NonZeroU16>,
-    values: Vec<T>,
-}
-
-impl<T> Default for Interner<T> {
-    fn default() -> Self {
-        Self {
-            numbers: HashMap::new(),
-            values: Vec::new(),
-        }
-    }
-}
-
-impl<T: Clone + Eq + Hash> Interner<T> {
-    fn number(&mut self, value: &T) -> io::Result<NonZeroU16> {
-        if let Some(number) = self.numbers.get(value) {
-            return Ok(*number);
-        }
-        let number = u16::try_from(self.values.len() + 1).ok();
-        let number = number
-            .and_then(NonZeroU16::new)
-            .ok_or_else(|| io::Error::other("more than 65,535 states or places in one target"))?;
-        self.numbers.insert(value.clone(), number);
-        self.values.push(value.clone());
-        Ok(number)
-    }
-
-    fn get(&self, number: NonZeroU16) -> &T {
-        &self.values[usize::from(number.get()) - 1]
     }
 }
 

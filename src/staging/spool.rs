@@ -23,6 +23,8 @@ const LENGTHS_BYTES: usize = 2 * size_of::<u32>();
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct StagedHead {
     pub(crate) key: ReportKey,
+    /// What it was asked to look at; `None` if nobody asks.
+    pub(crate) look: Option<NonZeroU16>,
     /// Whether EC2 gave the report an ID.
     pub(crate) is_named: bool,
     #[serde(with = "finding_bits")]

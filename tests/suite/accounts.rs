@@ -852,10 +852,11 @@ async fn a_run_makes_few_calls_beyond_its_pages_and_objects() {
     let (accounts, targets) = (40, 40 * regions.len());
     let auditor = auditor(&aws, &variables).await;
     // The first run reads the entries of every report, in one page, and as there are none asks for the
-    // reports once more. The second one takes that over, from the snapshot and the lines of the first.
+    // reports once more. The second one takes that over, from the snapshot and the lines of the first. Each
+    // reads the AMIs, in one page, and writes their lines.
     for (day, pages, objects, read) in [
-        (22, 3 + 1 + 3, 2 * targets, 2),
-        (23, 3, targets, 3 + targets),
+        (22, 3 + 1 + 3 + 1, 3 * targets, 2),
+        (23, 3 + 1, 2 * targets, 3 + 2 * targets),
     ] {
         aws.clear_calls();
         let mut event = scheduled_event();

@@ -50,6 +50,7 @@ async fn changes_list_the_findings_that_opened_and_were_resolved_and_the_reports
     findings: {"continuing":1,"opened":2,"resolved":2,"unseen":0}
     gone: [{"account_id":"111122223333","archived":false,"image_id":"ami-0abcdef1234567890","region":"us-east-1","report_id":"amiur-deleted"},{"account_id":"111122223333","archived":true,"image_id":"ami-0abcdef1234567890","region":"us-east-1","report_id":"amiur-expires"}]
     gone_omitted: 0
+    images_not_carried: []
     opened: ["111122223333/us-east-1/amiur-new/failed","111122223333/us-east-1/amiur-soon/expiring"]
     opened_omitted: 0
     reports: {"appeared":1,"changed_state":0,"gone":2,"gone_unarchived":0,"unseen":0}
@@ -58,6 +59,8 @@ async fn changes_list_the_findings_that_opened_and_were_resolved_and_the_reports
     targets_added: []
     targets_not_compared: []
     targets_removed: []
+    verdicts: []
+    verdicts_omitted: 0
     "#);
     let third = days.next_day().await;
     assert_compact_json_snapshot!(third["changes"]["findings"], @r#"{"continuing": 3, "opened": 0, "resolved": 0, "unseen": 0}"#);

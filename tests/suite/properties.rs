@@ -396,9 +396,11 @@ async fn check_run(mut reports: Vec<Report>) {
         keys.iter().all(|key| key.starts_with("image-usage/v1/")),
         "{keys:?}"
     );
-    // Reports, snapshot and `latest.json`, and entries if a report is available.
-    let entries = keys.iter().filter(|key| key.contains("/entries/")).count();
-    assert!(entries <= 1 && keys.len() == 3 + entries, "{keys:?}");
+    // Reports, snapshot and `latest.json`; entries if a report is available, and AMIs if it names one.
+    let count = |kind: &str| keys.iter().filter(|key| key.contains(kind)).count();
+    let (entries, images) = (count("/entries/"), count("/images/"));
+    assert!(entries <= 1 && images <= 1, "{keys:?}");
+    assert_eq!(keys.len(), 3 + entries + images, "{keys:?}");
 }
 
 fn check_line(line: &str, report: &Report) {

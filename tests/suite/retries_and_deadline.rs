@@ -71,8 +71,8 @@ async fn the_sdk_sends_a_call_again_and_the_page_is_read_once() {
     }
     assert_eq!(listings_in(&aws, OTHER_REGION), 3);
     assert_eq!(listings_in(&aws, REGION), 5);
-    // Two objects, the snapshot and `latest.json`; three of them were sent three times.
-    assert_eq!(count_calls(&aws, "PutObject"), 4 + 3 * 2);
+    // Four objects, the snapshot and `latest.json`; three of them were sent three times.
+    assert_eq!(count_calls(&aws, "PutObject"), 6 + 3 * 2);
 }
 
 #[tokio::test]
@@ -143,7 +143,8 @@ async fn fail_and_retry(refusal: &Fault, error_type: &str, payload: &Value) {
     assert!(!matches!(error, RunError::InvalidRequest(_)));
     let left = Archive::of(&aws).objects();
     assert!(
-        left.keys().all(|key| key.contains("/reports/")),
+        left.keys()
+            .all(|key| key.contains("/reports/") || key.contains("/images/")),
         "no snapshot: {left:?}"
     );
     aws.faults().clear();
@@ -156,7 +157,7 @@ async fn fail_and_retry(refusal: &Fault, error_type: &str, payload: &Value) {
         assert_eq!(after.get(key), Some(bytes), "{key} was changed");
     }
     let new = after.keys().filter(|key| !left.contains_key(*key));
-    assert_eq!(new.count(), 4, "{:?}", after.keys());
+    assert_eq!(new.count(), 6, "{:?}", after.keys());
 }
 
 #[tokio::test]

@@ -317,14 +317,15 @@ fn reproducible_text(archive: &Archive, key: &str) -> String {
     let snapshot = archive.json(key);
     let written = String::from_utf8(archive.bytes(key)).unwrap();
     let mut document = without_attempts(&written).replace(text(&snapshot["finished_at"]), "…");
-    // A line names the object of its entries, so the bytes of the reports' objects differ too.
+    // A line names the object of its entries, so the bytes of those of reports and AMIs differ too.
     for target in targets(&snapshot) {
-        let object = &target["object"];
-        let size = format!("\"bytes\":{},", object["bytes"]);
-        document = document.replace(text(&object["sha256"]), "…");
-        document = document.replace(&size, "");
-        for line in archive.lines(text(&object["key"])) {
-            document += &without_attempts(&line.to_string());
+        for object in [&target["object"], &target["images_object"]] {
+            let size = format!("\"bytes\":{},", object["bytes"]);
+            document = document.replace(text(&object["sha256"]), "…");
+            document = document.replace(&size, "");
+            for line in archive.lines(text(&object["key"])) {
+                document += &without_attempts(&line.to_string());
+            }
         }
     }
     document

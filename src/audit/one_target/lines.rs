@@ -143,8 +143,8 @@ impl Totals<'_> {
         {
             history::compare_report(tally, self.target, records, head, record, findings, fields)?;
         }
-        if let Some(facts) = facts {
-            images::add_report(facts, serde_json::from_slice(fields)?, &entries)?;
+        if let (Some(facts), Some(look)) = (facts, head.look) {
+            images::add_report(facts, look, fields, &entries)?;
         }
         ReportLine::write(line, fields, findings, &entries)?;
         Ok(())

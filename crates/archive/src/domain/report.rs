@@ -90,7 +90,7 @@ impl From<ReportState> for String {
 /// A type of resource that a report covers.
 ///
 /// AWS adds types, so the name is any text.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceType {
     /// Its name, such as `ec2:Instance`.
     pub resource_type: Option<String>,
@@ -99,7 +99,7 @@ pub struct ResourceType {
 }
 
 /// An option of a resource type, such as `version-depth` of `ec2:LaunchTemplate`.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResourceTypeOption {
     /// Its name.
     pub name: Option<String>,

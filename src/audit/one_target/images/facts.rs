@@ -1,10 +1,11 @@
 //! What is read on the way becomes facts about AMIs.
 
+use std::borrow::Cow;
 use std::io;
+use std::num::NonZeroU16;
 
 use image_usage_archive::domain::entries_status::EntriesStatus;
-use image_usage_archive::domain::report::UsageReport;
-use image_usage_archive::domain::usage::ReportLook;
+use image_usage_archive::domain::timestamp::Timestamp;
 use serde::Deserialize;
 
 use crate::staging::{ConsumerFact, ImageFact, ImageFacts, ListedReport};
@@ -12,28 +13,45 @@ use crate::staging::{ConsumerFact, ImageFact, ImageFacts, ListedReport};
 /// How many consumers one fact holds: with account and type, about 50 KB.
 const CONSUMERS_PER_FACT: usize = 1_000;
 
-/// Adds a report that EC2 lists; one that names no AMI says nothing about any.
+/// Adds a report that EC2 lists, by its fields as JSON; one that names no AMI says nothing about any.
 pub(in crate::audit::one_target) fn add_report(
     facts: &mut ImageFacts,
-    report: UsageReport,
+    look: NonZeroU16,
+    fields: &[u8],
     entries: &EntriesStatus,
 ) -> io::Result<()> {
-    let look = ReportLook::of(&report);
-    let entries_key = match entries {
-        EntriesStatus::Archived { key, .. } => Some(key.clone()),
-        _ => None,
-    };
-    let Some(image_id) = report.image_id else {
+    let FieldsOfReport {
+        report_id,
+        image_id,
+        state,
+        creation_time,
+    } = serde_json::from_slice(fields)?;
+    let Some(image_id) = image_id else {
         return Ok(());
     };
+    let entries_key = match entries {
+        EntriesStatus::Archived { key, .. } => Some(facts.names().entries_key_number(key)?),
+        _ => None,
+    };
     let listed = ListedReport {
-        report_id: report.report_id,
-        creation_time: report.creation_time,
-        state: report.state,
+        report_id,
+        creation_time,
+        state,
         look,
         entries_key,
     };
     facts.push(&image_id, &ImageFact::Report(listed))
+}
+
+#[derive(Deserialize)]
+struct FieldsOfReport<'a> {
+    #[serde(borrow)]
+    report_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    state: Option<Cow<'a, str>>,
+    creation_time: Option<Timestamp>,
 }
 
 /// Collects the entries of one report.
@@ -81,7 +99,7 @@ impl<'a> EntryCollector<'a> {
     fn push(&mut self) -> io::Result<()> {
         self.is_empty = false;
         let entries = ImageFact::Entries {
-            report_id: self.report_id.to_owned(),
+            report_id: self.report_id.into(),
             consumers: std::mem::take(&mut self.consumers),
         };
         self.facts.push(self.image_id, &entries)
@@ -157,7 +175,7 @@ impl<'a> EntryRegrouper<'a> {
             return Ok(());
         };
         let entries = ImageFact::Entries {
-            report_id,
+            report_id: report_id.into(),
             consumers,
         };
         self.facts.push(&image_id, &entries)

@@ -1,12 +1,14 @@
 //! Merges the lines of the run before with the facts of this one, AMI by AMI.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::{
     ChangeTally, ImageCounts, ImageFields, ImageLine, ImageReading, ImagesLedger, References,
 };
 use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::{
@@ -20,7 +22,7 @@ use crate::archive::previous::{EarlierLines, local_storage};
 use crate::audit::run::Run;
 use crate::audit::turns::Turns;
 use crate::aws::ec2::MAX_IMAGES_PER_CALL;
-use crate::staging::{ConsumerFact, ImageFact, ListedReport, SortedFacts};
+use crate::staging::{ConsumerFact, FactNames, ImageFact, ListedReport, SortedFacts};
 
 /// How many lines wait for a check of references: with 1,000 consumers each, 20 MB.
 const MAX_WAITING: usize = 100;
@@ -84,14 +86,13 @@ async fn merge(
 ) -> Result<u64, CallFailure> {
     let mut images = 0;
     let mut earlier = next_line(&mut inputs.earlier).await?;
-    let mut fact = inputs.facts.next().map_err(local_storage)?;
     let mut turns = Turns::default();
     loop {
         let ids = [
-            earlier.as_ref().map(|line| &line.image_id),
-            fact.as_ref().map(|(image_id, _)| image_id),
+            earlier.as_ref().map(|line| line.image_id.as_str()),
+            inputs.facts.peek(),
         ];
-        let Some(image_id) = ids.into_iter().flatten().min().cloned() else {
+        let Some(image_id) = ids.into_iter().flatten().min().map(str::to_owned) else {
             return Ok(images);
         };
         let mut known = None;
@@ -102,9 +103,10 @@ async fn merge(
             known = std::mem::replace(&mut earlier, next_line(&mut inputs.earlier).await?);
         }
         let mut image = Folded::new(known, started_at);
-        while let Some((_, of_image)) = fact.take_if(|(id, _)| *id == image_id) {
-            image.add(of_image);
-            fact = inputs.facts.next().map_err(local_storage)?;
+        while inputs.facts.peek() == Some(&image_id) {
+            if let Some((fact, names)) = inputs.facts.next().map_err(local_storage)? {
+                image.add(fact, names);
+            }
             turns.count().await;
         }
         images += u64::from(image.fields.is_some());
@@ -130,10 +132,10 @@ struct Folded {
     usage: ImageUsage,
     fields: Option<ImageFields>,
     reports: ReportsListed,
-    /// Those reports whose entries are archived, and where.
-    archived: BTreeMap<String, (ReportLook, String)>,
+    /// Those reports whose entries are archived: their creation, what they were asked, and where the entries are.
+    archived: BTreeMap<String, (Option<Timestamp>, NonZeroU16, NonZeroU16)>,
     /// The report whose entries came last.
-    current: Option<String>,
+    current: Option<ReportLook>,
 }
 
 impl Folded {
@@ -150,22 +152,22 @@ impl Folded {
         }
     }
 
-    fn add(&mut self, fact: ImageFact) {
+    fn add(&mut self, fact: ImageFact<'_>, names: &FactNames) {
         match fact {
             ImageFact::Image(fields) => {
-                self.usage
-                    .observe_launches(fields.last_launched_time, self.started_at);
+                let launched = fields.last_launched_time;
+                self.usage.observe_launches(launched, self.started_at);
                 self.fields = Some(*fields);
             }
-            ImageFact::Report(listed) => self.add_report(listed),
+            ImageFact::Report(listed) => self.add_report(listed, names),
             ImageFact::Entries {
                 report_id,
                 consumers,
-            } => self.add_entries(report_id, consumers),
+            } => self.add_entries(&report_id, consumers, names),
         }
     }
 
-    fn add_report(&mut self, listed: ListedReport) {
+    fn add_report(&mut self, listed: ListedReport<'_>, names: &FactNames) {
         let ListedReport {
             report_id,
             creation_time,
@@ -173,26 +175,37 @@ impl Folded {
             look,
             entries_key,
         } = listed;
-        let is_archived = entries_key.is_some();
-        if let (Some(look), Some(entries_key)) = (&look, entries_key) {
-            self.archived
-                .insert(look.report_id.clone(), (look.clone(), entries_key));
-        }
+        let report_id = report_id.as_deref();
+        let state = state.as_deref().map(ReportState::from);
+        let look_of = || Some(names.look(report_id?, creation_time, look));
         let place = (creation_time, report_id);
         self.reports
-            .add_look(state.as_ref(), place, look, is_archived);
+            .add_look(state.as_ref(), place, look_of, entries_key.is_some());
+        if let (Some(report_id), Some(entries_key)) = (report_id, entries_key) {
+            let facts = (creation_time, look, entries_key);
+            self.archived.insert(report_id.to_owned(), facts);
+        }
     }
 
-    fn add_entries(&mut self, report_id: String, consumers: Vec<ConsumerFact>) {
-        let Some((look, entries_key)) = self.archived.get(&report_id) else {
-            return;
-        };
-        if self.current.as_ref() != Some(&report_id) {
+    /// The entries of a report come one after the other.
+    fn add_entries(&mut self, report_id: &str, consumers: Vec<ConsumerFact>, names: &FactNames) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|look| look.report_id != report_id)
+        {
+            let Some(&(creation_time, look, entries_key)) = self.archived.get(report_id) else {
+                return;
+            };
+            let look = names.look(report_id, creation_time, look);
             self.usage.end_report();
             self.usage
-                .observe_report(look, entries_key, self.started_at);
-            self.current = Some(report_id);
+                .observe_report(&look, names.entries_key(entries_key), self.started_at);
+            self.current = Some(look);
         }
+        let Some(look) = &self.current else {
+            return;
+        };
         for consumer in consumers {
             let ConsumerFact {
                 consumer_account_id,

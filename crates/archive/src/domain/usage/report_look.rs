@@ -47,20 +47,33 @@ pub struct ReportLook {
 impl ReportLook {
     /// Takes what matters of a report; `None` for one without an ID, whose entries nobody can ask for.
     pub fn of(report: &UsageReport) -> Option<Self> {
+        let report_id = report.report_id.clone()?;
+        let accounts = report.requested_account_ids.len();
         let types = &report.resource_types;
-        let names = types.iter().filter_map(|one| one.resource_type.clone());
-        let depths = types.iter().filter(|one| is_launch_template(one));
-        Some(Self {
-            report_id: report.report_id.clone()?,
-            creation_time: report.creation_time,
-            requested_account_ids: report.requested_account_ids.len() as u64,
-            resource_types: names.collect(),
-            version_depth: depths.filter_map(version_depth).min(),
-        })
+        Some(Self::new(report_id, report.creation_time, accounts, types))
     }
 
-    fn rank(&self) -> (Option<Timestamp>, &str) {
-        (self.creation_time, &self.report_id)
+    /// Takes what matters of a report's fields; `accounts` is how many it was limited to.
+    pub fn new(
+        report_id: String,
+        creation_time: Option<Timestamp>,
+        accounts: usize,
+        types: &[ResourceType],
+    ) -> Self {
+        let names = types.iter().filter_map(|one| one.resource_type.clone());
+        let depths = types.iter().filter(|one| is_launch_template(one));
+        Self {
+            report_id,
+            creation_time,
+            requested_account_ids: accounts as u64,
+            resource_types: names.collect(),
+            version_depth: depths.filter_map(version_depth).min(),
+        }
+    }
+
+    /// The place among the reports about an AMI: the newest is the last.
+    fn place(&self) -> (Option<Timestamp>, Option<&str>) {
+        (self.creation_time, Some(&self.report_id))
     }
 
     fn is_deep(&self) -> bool {
@@ -130,35 +143,41 @@ pub struct ReportsListed {
 impl ReportsListed {
     /// Adds a report that EC2 lists; reports may come in any order, each once.
     pub fn add(&mut self, report: &UsageReport, has_archived_entries: bool) {
-        let place = (report.creation_time, report.report_id.clone());
-        let look = ReportLook::of(report);
+        let place = (report.creation_time, report.report_id.as_deref());
+        let look = || ReportLook::of(report);
         self.add_look(report.state.as_ref(), place, look, has_archived_entries);
     }
 
-    /// Adds a report by its state, its creation and ID, and what it was asked to look at.
+    /// Adds a report by its state, its creation and ID, and what it was asked to look at, which is asked for
+    /// only if it is the newest.
     pub fn add_look(
         &mut self,
         state: Option<&ReportState>,
-        place: (Option<Timestamp>, Option<String>),
-        look: Option<ReportLook>,
+        place: (Option<Timestamp>, Option<&str>),
+        look: impl FnOnce() -> Option<ReportLook>,
         has_archived_entries: bool,
     ) {
         match state {
             Some(ReportState::Available) => {
                 self.available += 1;
                 self.entries_not_archived += u64::from(!has_archived_entries);
-                let newest = self.newest_available.take();
-                self.newest_available = newest
-                    .into_iter()
-                    .chain(look)
-                    .max_by(|a, b| a.rank().cmp(&b.rank()));
+                let newest = self.newest_available.as_ref().map(ReportLook::place);
+                if newest < Some(place)
+                    && let Some(look) = look()
+                {
+                    self.newest_available = Some(look);
+                }
             }
             Some(ReportState::Pending) => self.pending += 1,
             Some(ReportState::Error) => self.error += 1,
             Some(ReportState::Other(_)) | None => self.other += 1,
         }
-        if self.newest.as_ref().is_none_or(|newest| *newest < place) {
-            self.newest = Some(place);
+        let newest = self
+            .newest
+            .as_ref()
+            .map(|(created, id)| (*created, id.as_deref()));
+        if newest < Some(place) {
+            self.newest = Some((place.0, place.1.map(str::to_owned)));
             self.newest_state = state.cloned();
         }
     }
