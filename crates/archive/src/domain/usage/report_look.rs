@@ -55,7 +55,8 @@ impl ReportLook {
             creation_time: report.creation_time,
             requested_account_ids: report.requested_account_ids.len() as u64,
             resource_types: names.collect(),
-            version_depth: depths.filter_map(version_depth).min(),
+            // One that does not say is the least.
+            version_depth: depths.map(version_depth).min().flatten(),
         })
     }
 
@@ -124,7 +125,7 @@ pub struct ReportsListed {
     pub newest_available: Option<ReportLook>,
     /// The place of the newest one so far.
     #[serde(skip)]
-    newest: Option<(Option<Timestamp>, Option<String>)>,
+    newest: Option<(Option<Timestamp>, Option<String>, Option<ReportState>)>,
 }
 
 impl ReportsListed {
@@ -144,7 +145,12 @@ impl ReportsListed {
             Some(ReportState::Error) => self.error += 1,
             Some(ReportState::Other(_)) | None => self.other += 1,
         }
-        let place = Some((report.creation_time, report.report_id.clone()));
+        // With its state: two reports may lack both a time and an ID.
+        let place = Some((
+            report.creation_time,
+            report.report_id.clone(),
+            report.state.clone(),
+        ));
         if self.newest < place {
             self.newest = place;
             self.newest_state.clone_from(&report.state);
