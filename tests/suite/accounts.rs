@@ -882,7 +882,11 @@ async fn a_run_makes_few_calls_beyond_its_pages_and_objects() {
         let roles = by_operation.remove("AssumeRole").unwrap_or(0);
         assert!(roles < accounts, "{roles}");
         let expected = BTreeMap::from([
-            ("DescribeImageUsageReports", pages - entries.unwrap_or(0)),
+            (
+                "DescribeImageUsageReports",
+                pages - targets - entries.unwrap_or(0),
+            ),
+            ("DescribeImages", targets),
             ("DescribeRegions", accounts),
             // The snapshot, the latest one, the previous one, and what it names.
             ("GetObject", read),

@@ -258,7 +258,8 @@ impl ImageLine {
         observation_days: u32,
         wants_references: bool,
     ) -> Self {
-        let usage = self.usage();
+        let mut usage = self.usage();
+        usage.settle(started_at);
         let target = Target {
             account_id: self.account_id,
             region: self.region,

@@ -265,7 +265,8 @@ impl KnownImage {
             references_look: ReferencesLook::NotWanted,
             ..self.reading.clone()
         };
-        reading.judge(&self.usage).verdict == Verdict::NoUseObserved
+        let usage = self.usage.clone().without_references();
+        reading.judge(&usage).verdict == Verdict::NoUseObserved
     }
 
     fn add_references(&mut self, references: References) {

@@ -1,14 +1,18 @@
 //! The accounts that use an AMI.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::domain::timestamp::Timestamp;
 
 /// How many consumers of an AMI are kept; the rest are only counted.
 pub const MAX_CONSUMERS: usize = 1_000;
 
+/// How many consumers of one report are counted besides those: it bounds the memory that counting takes.
+const MAX_COUNTED: usize = 100_000;
+
 /// A consumer: an account, and the type of its resources that use the AMI. `None` is what EC2 left out.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConsumerKey {
     /// The account.
     pub consumer_account_id: Option<String>,
@@ -42,7 +46,9 @@ pub struct Consumers {
     listed: BTreeMap<ConsumerKey, Consumer>,
     /// At least so many others were observed: the most in any one report.
     omitted: u64,
-    omitted_of_report: u64,
+    /// The hashes of those that the report under way has left out, so that each counts once: one that was
+    /// listed before may have its own entry still to come.
+    omitted_of_report: BTreeSet<u64>,
 }
 
 impl Consumers {
@@ -51,7 +57,7 @@ impl Consumers {
         Self {
             listed: listed.into_iter().collect(),
             omitted,
-            omitted_of_report: 0,
+            omitted_of_report: BTreeSet::new(),
         }
     }
 
@@ -76,16 +82,19 @@ impl Consumers {
             return;
         }
         self.listed.insert(key, seen);
-        if self.listed.len() > MAX_CONSUMERS {
-            self.listed.pop_last();
-            self.omitted_of_report += 1;
+        if self.listed.len() > MAX_CONSUMERS
+            && let Some((omitted, _)) = self.listed.pop_last()
+            && self.omitted_of_report.len() < MAX_COUNTED
+        {
+            let mut hasher = DefaultHasher::new();
+            omitted.hash(&mut hasher);
+            self.omitted_of_report.insert(hasher.finish());
         }
     }
 
     /// Ends the observations of one report.
     pub(super) fn end_report(&mut self) {
-        self.omitted = self
-            .omitted
-            .max(std::mem::take(&mut self.omitted_of_report));
+        let omitted_of_report = std::mem::take(&mut self.omitted_of_report);
+        self.omitted = self.omitted.max(omitted_of_report.len() as u64);
     }
 }

@@ -53,7 +53,32 @@ pub struct Source {
     pub covered_until: Option<Timestamp>,
 }
 
+impl Source {
+    /// Whether it showed use, and no later look in full says that this has ended.
+    fn is_last_use_open(&self) -> bool {
+        self.last_observed.is_some() && self.covered_until <= self.last_observed
+    }
+}
+
 impl ImageUsage {
+    /// The sources that are resource types.
+    fn types(&self) -> impl Iterator<Item = (&String, &Source)> {
+        let sources = self.sources.iter();
+        sources.filter(|(name, _)| ![LAUNCHES, REFERENCES].contains(&name.as_str()))
+    }
+
+    /// What is known without references.
+    #[must_use]
+    pub fn without_references(mut self) -> Self {
+        self.sources.remove(REFERENCES);
+        let observed = self
+            .sources
+            .values()
+            .filter_map(|source| source.last_observed);
+        self.last_observed = observed.max();
+        self
+    }
+
     /// Adds a report whose entries were read to the end; [`observe_use`](Self::observe_use) adds its entries.
     ///
     /// `started_at` stands for a missing creation time.

@@ -67,7 +67,8 @@ impl ReportLook {
             creation_time,
             requested_account_ids: accounts as u64,
             resource_types: names.collect(),
-            version_depth: depths.filter_map(version_depth).min(),
+            // One that does not say is the least.
+            version_depth: depths.map(version_depth).min().flatten(),
         }
     }
 
@@ -137,7 +138,7 @@ pub struct ReportsListed {
     pub newest_available: Option<ReportLook>,
     /// The place of the newest one so far.
     #[serde(skip)]
-    newest: Option<(Option<Timestamp>, Option<String>)>,
+    newest: Option<(Option<Timestamp>, Option<String>, Option<ReportState>)>,
 }
 
 impl ReportsListed {
@@ -172,12 +173,11 @@ impl ReportsListed {
             Some(ReportState::Error) => self.error += 1,
             Some(ReportState::Other(_)) | None => self.other += 1,
         }
-        let newest = self
-            .newest
-            .as_ref()
-            .map(|(created, id)| (*created, id.as_deref()));
-        if newest < Some(place) {
-            self.newest = Some((place.0, place.1.map(str::to_owned)));
+        // With its state: two reports may lack both a time and an ID.
+        let newest = self.newest.as_ref();
+        let newest = newest.map(|(created, id, state)| (*created, id.as_deref(), state.as_ref()));
+        if newest < Some((place.0, place.1, state)) {
+            self.newest = Some((place.0, place.1.map(str::to_owned), state.cloned()));
             self.newest_state = state.cloned();
         }
     }

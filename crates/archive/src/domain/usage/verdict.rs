@@ -71,7 +71,7 @@ pub enum Reason {
     NoReport,
     /// The series of adequate reports without a use is shorter than the observation time.
     ObservedTooBriefly,
-    /// The check of references was not whole.
+    /// The check of references was not whole, or found some and was not repeated.
     ReferencesNotChecked,
     /// The newest report failed.
     ReportFailed,
@@ -81,7 +81,7 @@ pub enum Reason {
     Stale,
     /// The reports of the account and Region could not be read to their end.
     TargetNotRead,
-    /// The newest available report does not cover every known resource type.
+    /// The newest available report lacks a known resource type, or no later report covers a type that was used.
     TypeNotCovered,
 }
 
@@ -211,7 +211,7 @@ fn is_in_use(usage: &ImageUsage, look: &Look<'_>) -> bool {
             LAUNCHES => true,
             // Only those that this run has found.
             REFERENCES => last == look.started_at,
-            _ => source.covered_until <= Some(last),
+            _ => source.is_last_use_open(),
         };
         is_latest && look.started_at.seconds_since(last) <= observation_seconds(look)
     };
@@ -237,7 +237,10 @@ fn reasons(usage: &ImageUsage, look: &Look<'_>) -> BTreeSet<Reason> {
             reasons.insert(Reason::ImageNotRead);
         }
     }
-    if look.references == ReferencesLook::NotChecked {
+    let references = usage.sources.get(REFERENCES);
+    if look.references == ReferencesLook::NotChecked
+        || references.is_some_and(Source::is_last_use_open)
+    {
         reasons.insert(Reason::ReferencesNotChecked);
     }
     if look.reports.entries_not_archived > 0 {
@@ -265,6 +268,10 @@ fn observation_reasons(usage: &ImageUsage, look: &Look<'_>) -> BTreeSet<Reason> 
                 reasons.insert(Reason::ObservedTooBriefly);
             }
             if reasons.is_empty() {
+                // An adequate report ends the use of every known type, and of no other.
+                if usage.types().any(|(_, source)| source.is_last_use_open()) {
+                    reasons.insert(Reason::TypeNotCovered);
+                }
                 return reasons;
             }
         }
