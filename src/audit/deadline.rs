@@ -5,7 +5,7 @@
 //! that must follow another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
@@ -44,6 +44,10 @@ const LISTED_FINDINGS_BYTES: usize = 1024 * 1024;
 /// Even with a timeout of a few seconds, most of it goes into reading.
 const MARGIN_SHARE: u32 = 4;
 
+/// Another share of the time for a target's entries is at least 1/N of the run's time: the end of a share
+/// costs the call that is under way.
+const MAX_SHARES: u32 = 20;
+
 /// The clock of a run, and what it still has to write; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Deadline(Arc<Clock>);
@@ -57,6 +61,13 @@ struct Clock {
     targets: AtomicUsize,
     /// The targets that are not done yet.
     open_targets: AtomicUsize,
+    /// The targets whose attempt has not begun.
+    waiting_targets: AtomicUsize,
+    /// The attempts so far.
+    attempts: AtomicUsize,
+    /// What targets took so far, and how much of it was for their entries.
+    work_milliseconds: AtomicU64,
+    entries_milliseconds: AtomicU64,
     /// What all targets under way hold and have not sent yet.
     unsent_bytes: AtomicUsize,
 }
@@ -70,6 +81,10 @@ impl Deadline {
             max_concurrent_targets,
             targets: AtomicUsize::new(0),
             open_targets: AtomicUsize::new(0),
+            waiting_targets: AtomicUsize::new(0),
+            attempts: AtomicUsize::new(0),
+            work_milliseconds: AtomicU64::new(0),
+            entries_milliseconds: AtomicU64::new(0),
             unsent_bytes: AtomicUsize::new(0),
         }))
     }
@@ -104,13 +119,57 @@ impl Deadline {
         self.0.started + self.0.time_left - LAST_WORDS.min(share)
     }
 
-    /// A target that began to fetch entries at `started` must pause at this instant, so that every target
-    /// that is still open has the same share of the time. The share grows as other targets are done.
-    pub(crate) fn stop_entries_at(&self, started: Instant) -> Instant {
-        let open = self.0.open_targets.load(Ordering::Relaxed);
-        let rounds = open.div_ceil(self.0.max_concurrent_targets).max(1);
-        let left = self.stop_reading_at().saturating_duration_since(started);
-        started + left / u32::try_from(rounds).unwrap_or(u32::MAX)
+    /// Records how many targets have yet to begin their attempt.
+    pub(crate) fn set_waiting_targets(&self, targets: usize) {
+        self.0.waiting_targets.store(targets, Ordering::Relaxed);
+    }
+
+    /// Records how long an attempt at a target took, until it was done or paused.
+    pub(crate) fn record_attempt(&self, took: Duration) {
+        self.0.attempts.fetch_add(1, Ordering::Relaxed);
+        self.record_work(took);
+    }
+
+    /// Records how long a paused target went on.
+    pub(crate) fn record_work(&self, took: Duration) {
+        let total = &self.0.work_milliseconds;
+        total.fetch_add(milliseconds(took), Ordering::Relaxed);
+    }
+
+    /// How long the targets whose attempt has not begun will take besides their entries, by the average so far.
+    fn waiting_time(&self) -> Duration {
+        let work = self.0.work_milliseconds.load(Ordering::Relaxed);
+        let entries = self.0.entries_milliseconds.load(Ordering::Relaxed);
+        let waiting = self.0.waiting_targets.load(Ordering::Relaxed);
+        let rounds = waiting.div_ceil(self.0.max_concurrent_targets) as u64;
+        let attempts = self.0.attempts.load(Ordering::Relaxed).max(1) as u64;
+        Duration::from_millis(work.saturating_sub(entries).saturating_mul(rounds) / attempts)
+    }
+
+    /// The share of the time in which a target begins to fetch its entries: the same for every target that is
+    /// still open.
+    pub(crate) fn first_share(&self) -> Share {
+        self.share(Duration::ZERO)
+    }
+
+    /// A share of the time in which a paused target goes on.
+    pub(crate) fn another_share(&self) -> Share {
+        self.share(self.0.time_left / MAX_SHARES)
+    }
+
+    fn share(&self, at_least: Duration) -> Share {
+        Share {
+            deadline: self.clone(),
+            started: Instant::now(),
+            at_least,
+        }
+    }
+
+    /// Whether the targets that wait leave time for another share: twice what they will probably take is
+    /// theirs.
+    pub(crate) fn has_time_for_another_share(&self) -> bool {
+        let left = self.stop_reading_at();
+        left.saturating_duration_since(Instant::now()) > 2 * self.waiting_time()
     }
 
     /// Whether there is time left to read.
@@ -125,7 +184,7 @@ impl Deadline {
 
     /// The milliseconds since the start.
     pub(crate) fn duration_ms(&self) -> u64 {
-        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.elapsed())
     }
 
     fn publishing_time(&self) -> Duration {
@@ -140,19 +199,6 @@ impl Deadline {
         read: impl Future<Output = Result<T, CallFailure>>,
     ) -> Result<T, CallFailure> {
         match tokio::time::timeout_at(self.stop_reading_at(), read).await {
-            Ok(answer) => answer,
-            Err(_) => Err(deadline_exceeded()),
-        }
-    }
-
-    /// Waits for a call, but not beyond the share of the time of a target that began to make such calls at
-    /// `started`.
-    pub(crate) async fn limit_entries<T>(
-        &self,
-        started: Instant,
-        call: impl Future<Output = Result<T, CallFailure>>,
-    ) -> Result<T, CallFailure> {
-        match tokio::time::timeout_at(self.stop_entries_at(started), call).await {
             Ok(answer) => answer,
             Err(_) => Err(deadline_exceeded()),
         }
@@ -194,6 +240,43 @@ impl Deadline {
     }
 }
 
+/// A target's share of the time, for its entries; it is used until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    deadline: Deadline,
+    started: Instant,
+    at_least: Duration,
+}
+
+impl Share {
+    /// How long it is. It grows as other targets are done.
+    ///
+    /// What the waiting targets will take is reserved for them, but never more than half of the time, so that
+    /// entries get further in every run.
+    pub(crate) fn time(&self) -> Duration {
+        let Deadline(clock) = &self.deadline;
+        let stop_at = self.deadline.stop_reading_at();
+        let left = stop_at.saturating_duration_since(self.started);
+        let left = left - self.deadline.waiting_time().min(left / 2);
+        let open = clock.open_targets.load(Ordering::Relaxed);
+        let rounds = open.div_ceil(clock.max_concurrent_targets).max(1);
+        let equal = left / u32::try_from(rounds).unwrap_or(u32::MAX);
+        equal.max(self.at_least.min(left))
+    }
+
+    /// The target must pause at this instant.
+    pub(crate) fn ends_at(&self) -> Instant {
+        self.started + self.time()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let total = &self.deadline.0.entries_milliseconds;
+        total.fetch_add(milliseconds(self.started.elapsed()), Ordering::Relaxed);
+    }
+}
+
 /// Bytes that one target holds and has not sent yet.
 #[derive(Debug)]
 pub(crate) struct Unsent {
@@ -217,6 +300,10 @@ impl Drop for Unsent {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn sending_time(bytes: usize) -> Duration {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     Duration::from_secs(1) * bytes / ARCHIVE_BYTES_PER_SECOND
@@ -230,4 +317,41 @@ pub(crate) fn deadline_exceeded() -> CallFailure {
         message.to_owned(),
         FailureKind::Permanent,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run of 1,000 seconds, 8 targets at a time, which reads for more than 990 of them.
+    fn deadline(open: usize, waiting: usize) -> Deadline {
+        let deadline = Deadline::starting_now(Some(Duration::from_secs(1_000)), 8);
+        deadline.set_targets(open);
+        deadline.set_waiting_targets(waiting);
+        deadline
+    }
+
+    #[test]
+    fn targets_share_the_time_that_the_waiting_ones_leave() {
+        let deadline = deadline(800, 400);
+        let share = deadline.first_share();
+        assert_eq!(share.time().as_secs(), 9);
+        // 400 attempts of 10 s, 8 at a time, take 500 s: only half of the time is reserved for them.
+        deadline.record_attempt(Duration::from_secs(10));
+        assert_eq!(share.time().as_secs(), 4);
+        assert!(!deadline.has_time_for_another_share());
+        // Now they take 250 s on average.
+        deadline.record_attempt(Duration::ZERO);
+        assert_eq!(share.time().as_secs(), 7);
+        assert!(deadline.has_time_for_another_share());
+    }
+
+    #[test]
+    fn a_paused_target_goes_on_for_a_twentieth_of_the_run_or_for_what_is_left() {
+        let deadline = deadline(800, 0);
+        let mut share = deadline.another_share();
+        assert_eq!(share.time().as_secs(), 50);
+        share.started = deadline.stop_reading_at() - Duration::from_secs(20);
+        assert_eq!(share.time().as_secs(), 20);
+    }
 }

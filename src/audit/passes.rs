@@ -1,14 +1,15 @@
 //! The passes over the targets of a run: each is attempted once, and once more if it failed with something
 //! transient.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
 use image_usage_archive::documents::{Tally, TargetOutcome};
 use image_usage_archive::domain::run_id::Attempt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::deadline::deadline_exceeded;
 use super::one_target::{Audit, history, images};
@@ -78,11 +79,12 @@ enum Attempted {
 struct Paused {
     audit: Audit,
     planned: PlannedTarget,
-    _place: OwnedSemaphorePermit,
 }
 
-/// How many targets may wait with entries left to fetch: each holds a few megabytes. The others leave theirs
-/// to the next run.
+/// How many targets may wait with entries left to fetch while others are listed. With one more, the one that
+/// has waited longest takes its turn before the next listing.
+///
+/// With those under way, this bounds how many targets hold what they have read: a few megabytes each.
 const MAX_PAUSED: usize = 8;
 
 /// Audits every target, and attempts those once more that failed with something transient. In the time that
@@ -94,49 +96,63 @@ pub(super) async fn audit_all(
     planned: Vec<PlannedTarget>,
 ) -> (Tally, Option<ArchiveError>) {
     let mut outcomes = Outcomes::default();
-    let places = Arc::new(Semaphore::new(MAX_PAUSED));
+    let mut paused = VecDeque::new();
     let attempts = |pass, planned: Vec<PlannedTarget>| {
         // One for all targets of a pass, whose keys differ. The second pass has its own, because a write of
         // the first one may still be under way.
         let attempt = new_attempt();
-        let (run, places) = (Arc::clone(run), Arc::clone(&places));
+        let run = Arc::clone(run);
         planned.into_iter().map(move |planned| {
-            let (run, places) = (Arc::clone(&run), Arc::clone(&places));
-            async move { audit_target(&run, pass, attempt, planned, places).await }
+            let run = Arc::clone(&run);
+            async move {
+                let started = Instant::now();
+                let attempted = audit_target(&run, pass, attempt, planned).await;
+                run.deadline.record_attempt(started.elapsed());
+                attempted
+            }
         })
     };
-    let (retries, mut paused) = run_all(run, attempts(Pass::First, planned), &mut outcomes).await;
+    let first = attempts(Pass::First, planned);
+    let retries = run_all(run, first, &mut paused, MAX_PAUSED, &mut outcomes).await;
     let second = attempts(Pass::Second, retries);
-    paused.extend(run_all(run, second, &mut outcomes).await.1);
-    let resumed = paused.into_iter().map(|paused| {
-        let run = Arc::clone(run);
-        async move { resume(&run, *paused).await }
-    });
-    run_all(run, resumed, &mut outcomes).await;
+    run_all(run, second, &mut paused, MAX_PAUSED, &mut outcomes).await;
+    let none = attempts(Pass::Second, Vec::new());
+    run_all(run, none, &mut paused, 0, &mut outcomes).await;
     (outcomes.tally, outcomes.archive_error)
 }
 
 /// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
-/// Returns the targets that need a second attempt, and those that are paused.
+/// Paused targets go on in turns if there are more than `max_paused`. Returns the targets that need a second
+/// attempt.
 async fn run_all(
-    run: &Run,
-    mut attempts: impl Iterator<Item = impl Future<Output = Attempted> + Send + 'static>,
+    run: &Arc<Run>,
+    mut attempts: impl ExactSizeIterator<Item = impl Future<Output = Attempted> + Send + 'static>,
+    paused: &mut VecDeque<Box<Paused>>,
+    max_paused: usize,
     outcomes: &mut Outcomes,
-) -> (Vec<PlannedTarget>, Vec<Box<Paused>>) {
-    let (mut retries, mut paused) = (Vec::new(), Vec::new());
+) -> Vec<PlannedTarget> {
+    let mut retries = Vec::new();
     // Dropping this future ends the tasks.
     let mut tasks = JoinSet::new();
     loop {
-        while tasks.len() < run.settings.max_concurrent_targets
-            && let Some(attempt) = attempts.next()
-        {
-            tasks.spawn(attempt);
+        while tasks.len() < run.settings.max_concurrent_targets {
+            if paused.len() > max_paused
+                && let Some(target) = paused.pop_front()
+            {
+                tasks.spawn(resume(Arc::clone(run), target));
+            } else if let Some(attempt) = attempts.next() {
+                tasks.spawn(attempt);
+            } else {
+                break;
+            }
         }
+        run.deadline
+            .set_waiting_targets(attempts.len() + retries.len());
         match tasks.join_next().await {
-            None => return (retries, paused),
+            None => return retries,
             Some(Ok(Attempted::Done(audited))) => outcomes.add(run, *audited).await,
             Some(Ok(Attempted::Retry(planned))) => retries.push(planned),
-            Some(Ok(Attempted::Paused(target))) => paused.push(target),
+            Some(Ok(Attempted::Paused(target))) => paused.push_back(target),
             Some(Err(failed)) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(cancelled) => unreachable!("no task is cancelled: {cancelled}"),
@@ -145,13 +161,12 @@ async fn run_all(
     }
 }
 
-/// Attempts one target; `places` are those for targets that pause.
+/// Attempts one target.
 async fn audit_target(
     run: &Arc<Run>,
     pass: Pass,
     attempt: Attempt,
     planned: PlannedTarget,
-    places: Arc<Semaphore>,
 ) -> Attempted {
     if let Some(failure) = &planned.refused {
         let error = failure.clone().into();
@@ -163,14 +178,14 @@ async fn audit_target(
     let access = planned.account.access(pass.access()).await;
     let mut audit = Audit::new(Arc::clone(run), attempt, access, planned.target.clone());
     match audit.read().await {
-        Ok(()) => archive(run, pass, audit, planned, Some(places)).await,
+        Ok(()) => fetch_and_archive(run, pass, audit, planned).await,
         Err(failure) => {
             let (pages, has_time) = (audit.pages(), run.deadline.has_time());
             match next_step(failure.kind, pass, pages, has_time) {
                 NextStep::Retry => Attempted::Retry(planned),
                 NextStep::ArchivePart => {
                     audit.interrupt(failure);
-                    archive(run, Pass::Second, audit, planned, None).await
+                    fetch_and_archive(run, Pass::Second, audit, planned).await
                 }
                 NextStep::CheckRegion if is_disabled(run, &planned, pass).await => {
                     let status = TargetStatus::Skipped;
@@ -185,31 +200,52 @@ async fn audit_target(
     }
 }
 
-/// Archives what was read of a target. It pauses if its share of the time is up with entries left to fetch
-/// and there is a place for it.
-async fn archive(
+/// Fetches a target's entries and archives what was read of it. It pauses if its share of the time is up with
+/// entries left to fetch.
+async fn fetch_and_archive(
     run: &Run,
     pass: Pass,
     mut audit: Audit,
     planned: PlannedTarget,
-    places: Option<Arc<Semaphore>>,
 ) -> Attempted {
     let attempt = audit.attempt();
-    let fetched = audit.fetch_entries().await;
-    if let (Ok(true), Some(places)) = (&fetched, places)
-        && run.deadline.has_time()
-        && let Ok(place) = places.try_acquire_owned()
-    {
-        return Attempted::Paused(Box::new(Paused {
-            audit,
-            planned,
-            _place: place,
-        }));
+    match audit.fetch_entries().await {
+        Ok(true) if run.deadline.has_time() => {
+            Attempted::Paused(Box::new(Paused { audit, planned }))
+        }
+        Ok(_) => archived(run, (pass, attempt), audit.archive().await, planned).await,
+        Err(error) => archived(run, (pass, attempt), Err(error), planned).await,
     }
-    let archived = match fetched {
-        Ok(_) => audit.archive().await,
-        Err(error) => Err(error),
+}
+
+/// Goes on with a paused target, or archives it as it is if the targets that wait need the time.
+async fn resume(run: Arc<Run>, paused: Box<Paused>) -> Attempted {
+    let Paused { audit, planned } = *paused;
+    let started = Instant::now();
+    let attempted = match run.deadline.has_time_for_another_share() {
+        true => fetch_and_archive(&run, Pass::Second, audit, planned).await,
+        false => {
+            let attempt = audit.attempt();
+            archived(
+                &run,
+                (Pass::Second, attempt),
+                audit.archive().await,
+                planned,
+            )
+            .await
+        }
     };
+    run.deadline.record_work(started.elapsed());
+    attempted
+}
+
+/// Decides what follows once a target is archived, or could not be.
+async fn archived(
+    run: &Run,
+    (pass, attempt): (Pass, Attempt),
+    archived: Result<TargetOutcome, ArchiveError>,
+    planned: PlannedTarget,
+) -> Attempted {
     match archived {
         Ok(outcome) => done(outcome),
         Err(error) => {
@@ -221,16 +257,6 @@ async fn archive(
             }
         }
     }
-}
-
-/// Goes on with a paused target.
-async fn resume(run: &Run, paused: Paused) -> Attempted {
-    let Paused {
-        audit,
-        planned,
-        _place,
-    } = paused;
-    archive(run, Pass::Second, audit, planned, None).await
 }
 
 /// A target for which no time was left. Nothing is read or compared: thousands of such targets must not keep

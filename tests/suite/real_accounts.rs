@@ -192,7 +192,7 @@ async fn many_regions(count: usize) -> (LocalAws, String) {
 
 #[tokio::test]
 async fn a_run_that_is_late_for_thousands_of_targets_still_writes_its_snapshot_in_time() {
-    let (aws, regions) = many_regions(3_000).await;
+    let (aws, regions) = many_regions(5_000).await;
     let slow = FaultKind::Latency { milliseconds: 500 };
     aws.faults()
         .add(Fault::new(slow).on(LISTING).when(When::FirstN(1_000_000)));
@@ -212,6 +212,54 @@ async fn a_run_that_is_late_for_thousands_of_targets_still_writes_its_snapshot_i
     // A target that is too late makes no call.
     let calls = aws.calls().len() as u64;
     assert!(calls < 8 * (counts.complete + 20), "{calls} calls");
+}
+
+/// A local AWS with 60 Regions, the first 20 of which need four calls each for their entries; and their names.
+async fn twenty_heavy_regions_of_sixty() -> (LocalAws, String) {
+    let (aws, regions) = many_regions(60).await;
+    for number in 1..=20 {
+        let reports = (0..80).map(|report| used(&format!("amiur-{number}-{report}"), 1));
+        let region = format!("xx-many-{number}");
+        aws.world().put_reports(ACCOUNT, &region, reports);
+    }
+    (aws, regions)
+}
+
+#[tokio::test]
+async fn more_heavy_targets_than_may_pause_all_finish_while_time_is_left() {
+    let (aws, regions) = twenty_heavy_regions_of_sixty().await;
+    let slow = FaultKind::Latency { milliseconds: 400 };
+    aws.faults().add(Fault::new(slow).on(ENTRIES));
+    let variables = [
+        ("AUDITOR_REGIONS", regions.as_str()),
+        ("AUDITOR_MAX_CONCURRENT_TARGETS", "4"),
+    ];
+    let auditor = auditor(&aws, &variables).await;
+    // The first share of each is enough for two or three calls.
+    let summary = run_within(&auditor, now(), Wait::from_secs(24)).await;
+    let snapshot = checked(&aws, &summary.unwrap());
+    assert_eq!(snapshot["status"], "complete");
+    assert_eq!(snapshot["counts"]["entries"]["archived"], 1_600);
+}
+
+#[tokio::test]
+async fn heavy_targets_leave_the_time_for_the_listings_that_wait() {
+    let (aws, regions) = twenty_heavy_regions_of_sixty().await;
+    for (operation, milliseconds) in [(LISTING, 300), (ENTRIES, 400)] {
+        let slow = FaultKind::Latency { milliseconds };
+        aws.faults().add(Fault::new(slow).on(operation));
+    }
+    let variables = [
+        ("AUDITOR_REGIONS", regions.as_str()),
+        ("AUDITOR_MAX_CONCURRENT_TARGETS", "4"),
+    ];
+    let auditor = auditor(&aws, &variables).await;
+    // Of the 12 s for reading, the listings alone take 4.5 s, and the entries would take 10 s.
+    let summary = run_within(&auditor, now(), Wait::from_secs(16)).await;
+    let snapshot = checked(&aws, &summary.unwrap());
+    assert_eq!(snapshot["status"], "complete");
+    let archived = snapshot["counts"]["entries"]["archived"].as_u64();
+    assert!((20..1_600).contains(&archived.unwrap()), "{archived:?}");
 }
 
 #[tokio::test]

@@ -10,13 +10,12 @@ use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::report::{ReportState, UsageEntry};
 use image_usage_archive::domain::target::Target;
-use tokio::time::Instant;
 
 use super::entry_groups::{EntryGroups, write_line};
 use super::images::EntryCollector;
 use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
 use crate::archive::previous::local_storage;
-use crate::audit::deadline::Unsent;
+use crate::audit::deadline::{Share, Unsent};
 use crate::audit::run::Run;
 use crate::aws::ec2::pagination::PageCursor;
 use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};
@@ -107,7 +106,10 @@ impl EntryArchiver {
             run,
             reports,
             target,
-            started: Instant::now(),
+            share: match self.batch_size {
+                0 => run.deadline.first_share(),
+                _ => run.deadline.another_share(),
+            },
         };
         if self.batch_size == 0 {
             self.batch_size = fetcher.first_batch_size();
@@ -420,7 +422,7 @@ struct EntryFetcher<'a> {
     run: &'a Run,
     reports: &'a UsageReports,
     target: &'a Target,
-    started: Instant,
+    share: Share,
 }
 
 /// The entries of a batch.
@@ -450,8 +452,7 @@ impl EntryFetcher<'_> {
     /// The size of a first batch that the target's share of the time is enough for, so that every run gets
     /// further.
     fn first_batch_size(&self) -> usize {
-        let share = self.run.deadline.stop_entries_at(self.started) - self.started;
-        let reports = share.as_millis() / FIRST_REPORT_TIME.as_millis();
+        let reports = self.share.time().as_millis() / FIRST_REPORT_TIME.as_millis();
         usize::try_from(reports)
             .unwrap_or(usize::MAX)
             .clamp(1, MAX_IDS_PER_CALL)
@@ -552,8 +553,7 @@ impl EntryFetcher<'_> {
         &self,
         call: impl Future<Output = Result<T, CallFailure>>,
     ) -> Result<T, NotFetched> {
-        let stop_at = self.run.deadline.stop_entries_at(self.started);
-        match tokio::time::timeout_at(stop_at, call).await {
+        match tokio::time::timeout_at(self.share.ends_at(), call).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(NotFetched::TimeUp),
         }

@@ -51,7 +51,7 @@ pub(super) async fn write(
     key: String,
     look: RunLook,
     mut inputs: Inputs,
-    checker: Option<ReferenceChecker<'_>>,
+    checker: Option<ReferenceChecker>,
     tally: Option<&mut ChangeTally>,
 ) -> Result<ArchivedImages, CallFailure> {
     let mut lines = ImageLines {
@@ -285,7 +285,7 @@ struct ImageLines<'a> {
     writer: LinesWriter,
     counts: ImageCounts,
     tally: Option<&'a mut ChangeTally>,
-    checker: Option<ReferenceChecker<'a>>,
+    checker: Option<ReferenceChecker>,
     /// What waits for a check of references, in order.
     waiting: Vec<KnownImage>,
     /// Those whose references are to be checked.

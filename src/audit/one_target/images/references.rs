@@ -7,6 +7,7 @@ use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{MAX_REFERENCES, References};
 use tokio::time::Instant;
 
+use crate::audit::deadline::{Share, deadline_exceeded};
 use crate::audit::run::Run;
 use crate::aws::ec2::pagination::PageCursor;
 use crate::aws::ec2::{ImageReference, Images};
@@ -18,10 +19,9 @@ const PACE: Duration = Duration::from_millis(250);
 const MAX_FAILURES: u32 = 3;
 
 /// Checks references until something keeps it from going on.
-pub(super) struct ReferenceChecker<'a> {
-    run: &'a Run,
+pub(super) struct ReferenceChecker {
     images: Images,
-    started: Instant,
+    share: Share,
     last_call: Option<Instant>,
     failures: u32,
     /// Why the check is not whole: the first failure.
@@ -29,12 +29,11 @@ pub(super) struct ReferenceChecker<'a> {
     is_stopped: bool,
 }
 
-impl<'a> ReferenceChecker<'a> {
-    pub(super) fn new(run: &'a Run, images: Images) -> Self {
+impl ReferenceChecker {
+    pub(super) fn new(run: &Run, images: Images) -> Self {
         Self {
-            run,
             images,
-            started: Instant::now(),
+            share: run.deadline.first_share(),
             last_call: None,
             failures: 0,
             failure: None,
@@ -81,7 +80,8 @@ impl<'a> ReferenceChecker<'a> {
             }
             self.last_call = Some(Instant::now());
             let call = self.images.references(image_ids, cursor.token());
-            let page = match self.run.deadline.limit_entries(self.started, call).await {
+            let answer = tokio::time::timeout_at(self.share.ends_at(), call).await;
+            let page = match answer.unwrap_or_else(|_| Err(deadline_exceeded())) {
                 Ok(page) => page,
                 Err(failure) if cursor.restart_after(&failure) => continue,
                 Err(failure) => return Err(failure),
