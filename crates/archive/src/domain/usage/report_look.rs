@@ -55,7 +55,7 @@ impl ReportLook {
             creation_time: report.creation_time,
             requested_account_ids: report.requested_account_ids.len() as u64,
             resource_types: names.collect(),
-            // One that does not say is the least.
+            // A missing depth is the least: EC2's default.
             version_depth: depths.map(version_depth).min().flatten(),
         })
     }
@@ -130,6 +130,9 @@ pub struct ReportsListed {
 
 impl ReportsListed {
     /// Adds a report that EC2 lists; reports may come in any order, each once.
+    ///
+    /// `has_archived_entries` is whether its entries are archived and were added to the AMI's usage, by this run or
+    /// an earlier one. Entries that are only archived do not count: they may show a use that no verdict knows of.
     pub fn add(&mut self, report: &UsageReport, has_archived_entries: bool) {
         match &report.state {
             Some(ReportState::Available) => {
