@@ -114,7 +114,8 @@ proptest! {
         let most = shown.iter().map(BTreeSet::len).max().unwrap_or_default();
         let beyond = |count: usize| count.saturating_sub(MAX_CONSUMERS) as u64;
 
-        let (carried, folded) = (history.carried(), history.folded());
+        let carried = history.carried().pop().unwrap();
+        let folded = history.folded();
         let listed: Vec<String> = all
             .iter()
             .take(MAX_CONSUMERS)

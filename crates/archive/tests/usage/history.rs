@@ -286,17 +286,23 @@ impl History {
 
     /// The line of the last run, from all facts at once.
     pub(crate) fn folded(&self) -> ImageLine {
-        let mut usage = ImageUsage::default();
-        for fact in self.facts() {
-            fact.add_to(&mut usage);
-        }
-        self.line(self.last_run(), usage)
+        self.folded_until(self.last_run())
     }
 
-    /// The line of the last run, each carried to the next as JSON.
-    pub(crate) fn carried(&self) -> ImageLine {
-        let mut before: Option<ImageLine> = None;
+    /// The line of a run, from all facts until then at once.
+    pub(crate) fn folded_until(&self, run: usize) -> ImageLine {
+        let mut usage = ImageUsage::default();
+        for fact in (0..=run).flat_map(|run| self.facts_of(run)) {
+            fact.add_to(&mut usage);
+        }
+        self.line(run, usage)
+    }
+
+    /// The line of each run, carried to the next as JSON.
+    pub(crate) fn carried(&self) -> Vec<ImageLine> {
+        let mut lines: Vec<ImageLine> = Vec::new();
         for run in 0..self.runs.len() {
+            let before = lines.last().cloned();
             let facts = self.facts_of(run);
             let line = match before {
                 Some(line) if facts.is_empty() && self.could_read_nothing(run) => {
@@ -313,9 +319,9 @@ impl History {
                 }
             };
             let written = serde_json::to_string(&line).unwrap();
-            before = Some(serde_json::from_str(&written).unwrap());
+            lines.push(serde_json::from_str(&written).unwrap());
         }
-        before.unwrap()
+        lines
     }
 
     fn could_read_nothing(&self, run: usize) -> bool {

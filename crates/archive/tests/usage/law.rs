@@ -94,6 +94,12 @@ const FAILURES: [Failure; 6] = [
     Failure::ReportPending,
 ];
 
+const WHOLE_CHECKS: [ReferencesSeen; 3] = [
+    ReferencesSeen::NotWanted,
+    ReferencesSeen::Checked { found: false },
+    ReferencesSeen::Checked { found: true },
+];
+
 /// Adds a report, created at a share of the history's time.
 fn add_report(history: &mut History, draft: Draft, share: f64, flaw: Flaw) {
     let span = history.now().max(DAY) as f64;
@@ -177,12 +183,36 @@ proptest! {
     }
 
     #[test]
+    fn a_report_that_is_only_partial_is_worth_no_more_than_none_for_no_use_observed(
+        history in history(),
+        index in any::<prop::sample::Index>(),
+        flaw in select(&FLAWS[..]),
+    ) {
+        if !history.reports.is_empty() {
+            let (mut partial, mut without) = (history.clone(), history);
+            let index = index.index(without.reports.len());
+            without.reports.remove(index);
+            flaw.add_to(&mut partial.reports[index]);
+            if partial.verdict() == NO_USE_OBSERVED {
+                prop_assert_eq!(without.verdict(), NO_USE_OBSERVED);
+            }
+        }
+    }
+
+    #[test]
     fn a_failure_never_makes_a_verdict_more_certain(
         history in history(),
+        image in select(&[ImageSeen::Read, ImageSeen::Absent][..]),
+        references in select(&WHOLE_CHECKS[..]),
         failures in subsequence(&FAILURES[..], 1..=FAILURES.len()),
         added in draft(),
         share in 0.0..=1.0,
     ) {
+        // The last run has read all, so that there is something to fail.
+        let mut history = history;
+        let last = history.last_run();
+        history.runs[last].image = image;
+        history.runs[last].references = references;
         let before = history.verdict();
         let mut failed = history;
         for failure in failures {
@@ -231,7 +261,9 @@ proptest! {
     fn carrying_the_line_from_run_to_run_is_the_same_as_adding_all_facts_at_once(
         history in history(),
     ) {
-        prop_assert_eq!(history.carried(), history.folded());
+        for (run, line) in history.carried().into_iter().enumerate() {
+            prop_assert_eq!(line, history.folded_until(run));
+        }
     }
 
     #[test]

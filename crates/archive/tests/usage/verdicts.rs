@@ -535,6 +535,13 @@ fn a_reference_that_was_found_counts_until_a_later_check_finds_none() {
     };
     assert_verdicts([
         (
+            "found by the run before, and not checked now",
+            found_before(days(1))
+                .with_references_not_checked()
+                .verdict(),
+            "last_seen_in_use: observed_too_briefly, references_not_checked",
+        ),
+        (
             "not checked any more",
             found_before(days(31)).verdict(),
             "last_seen_in_use: references_not_checked",

@@ -139,7 +139,7 @@ impl ImageUsage {
         self.cover(LAUNCHES, at);
     }
 
-    /// Adds a whole check of references, and whether it found any.
+    /// Adds a check of references that found some, whole or not, or a whole one that found none.
     pub fn observe_references(&mut self, found: bool, at: Timestamp) {
         if found {
             self.add_use(REFERENCES.to_owned(), at);

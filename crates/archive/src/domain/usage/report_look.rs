@@ -67,7 +67,7 @@ impl ReportLook {
             creation_time,
             requested_account_ids: accounts as u64,
             resource_types: names.collect(),
-            // One that does not say is the least.
+            // A missing depth is the least: EC2's default.
             version_depth: depths.map(version_depth).min().flatten(),
         }
     }
@@ -143,6 +143,9 @@ pub struct ReportsListed {
 
 impl ReportsListed {
     /// Adds a report that EC2 lists; reports may come in any order, each once.
+    ///
+    /// `has_archived_entries` is whether its entries are archived and were added to the AMI's usage, by this run or
+    /// an earlier one. Entries that are only archived do not count: they may show a use that no verdict knows of.
     pub fn add(&mut self, report: &UsageReport, has_archived_entries: bool) {
         let place = (report.creation_time, report.report_id.as_deref());
         let look = || ReportLook::of(report);
