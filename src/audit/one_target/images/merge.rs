@@ -269,11 +269,11 @@ impl KnownImage {
         reading.judge(&usage).verdict == Verdict::NoUseObserved
     }
 
-    fn add_references(&mut self, references: References) {
+    fn add_references(&mut self, references: References, look: ReferencesLook) {
         let is_found = !references.listed.is_empty();
         self.usage
             .observe_references(is_found, self.reading.started_at);
-        self.reading.references_look = ReferencesLook::Checked;
+        self.reading.references_look = look;
         self.reading.references = references;
     }
 }
@@ -310,16 +310,15 @@ impl ImageLines<'_> {
     /// Checks the references of the candidates, and writes what waits.
     async fn check_waiting(&mut self) -> Result<(), CallFailure> {
         let candidates = std::mem::take(&mut self.candidates);
-        let mut found = None;
+        let mut found = BTreeMap::new();
         if let Some(checker) = &mut self.checker
             && !candidates.is_empty()
         {
             found = checker.check(&candidates).await;
         }
-        let mut found = found.unwrap_or_default();
         for mut image in std::mem::take(&mut self.waiting) {
-            if let Some(references) = found.remove(&image.image_id) {
-                image.add_references(references);
+            if let Some((references, look)) = found.remove(&image.image_id) {
+                image.add_references(references, look);
             }
             self.write(image).await?;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{MAX_REFERENCES, References};
+use image_usage_archive::domain::usage::ReferencesLook;
 use tokio::time::Instant;
 
 use crate::audit::deadline::{Share, deadline_exceeded};
@@ -41,37 +42,45 @@ impl ReferenceChecker {
         }
     }
 
-    /// Reads every reference to some AMIs, at most 10. `None` if anything failed: nothing is known then.
+    /// Reads every reference to some AMIs, at most 10, and returns what was found of each AMI. If anything
+    /// failed, that is only the AMIs of which some were found.
     pub(super) async fn check(
         &mut self,
         image_ids: &[String],
-    ) -> Option<BTreeMap<String, References>> {
-        if self.is_stopped {
-            return None;
-        }
-        match self.read(image_ids).await {
-            Ok(found) => {
+    ) -> BTreeMap<String, (References, ReferencesLook)> {
+        let none = |id: &String| (id.clone(), References::default());
+        let mut found: BTreeMap<String, References> = image_ids.iter().map(none).collect();
+        let read = match self.is_stopped {
+            true => Err(None),
+            false => self.read(image_ids, &mut found).await.map_err(Some),
+        };
+        let look = match read {
+            Ok(()) => {
                 self.failures = 0;
-                Some(found)
+                ReferencesLook::Checked
             }
             Err(failure) => {
-                self.failures += 1;
-                self.is_stopped =
-                    failure.kind != FailureKind::Transient || self.failures == MAX_FAILURES;
-                self.failure.get_or_insert(failure);
-                None
+                if let Some(failure) = failure {
+                    self.failures += 1;
+                    self.is_stopped =
+                        failure.kind != FailureKind::Transient || self.failures == MAX_FAILURES;
+                    self.failure.get_or_insert(failure);
+                }
+                found.retain(|_, references| !references.listed.is_empty());
+                ReferencesLook::NotChecked
             }
-        }
+        };
+        let found = found.into_iter();
+        found
+            .map(|(id, references)| (id, (references, look)))
+            .collect()
     }
 
     async fn read(
         &mut self,
         image_ids: &[String],
-    ) -> Result<BTreeMap<String, References>, CallFailure> {
-        let mut found: BTreeMap<String, References> = image_ids
-            .iter()
-            .map(|id| (id.clone(), References::default()))
-            .collect();
+        found: &mut BTreeMap<String, References>,
+    ) -> Result<(), CallFailure> {
         let mut seen = BTreeSet::new();
         let mut cursor = PageCursor::new(None);
         loop {
@@ -107,7 +116,7 @@ impl ReferenceChecker {
                 }
             }
             if !cursor.advance(page.next_token)? {
-                return Ok(found);
+                return Ok(());
             }
         }
     }
