@@ -446,6 +446,9 @@ mod tests {
             "AUDITOR_MAX_CONCURRENT_TARGETS",
             "AUDITOR_PAGE_SIZE",
             "AUDITOR_ARCHIVE_ENTRIES",
+            "AUDITOR_IMAGES",
+            "AUDITOR_IMAGE_REFERENCES",
+            "AUDITOR_OBSERVATION_DAYS",
         ]
         .map(|name| (name, ""))
         .to_vec();

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PERMISSIONS = {
     "describe_image_usage_report_entries": {"ec2:DescribeImageUsageReportEntries"},
     "describe_image_usage_reports": {"ec2:DescribeImageUsageReports"},
+    "describe_images": {"ec2:DescribeImages"},
+    "describe_image_references": {"ec2:DescribeImageReferences"},
     "describe_regions": {"ec2:DescribeRegions"},
     "assume_role": {"sts:AssumeRole"},
     "get_caller_identity": set(),  # It needs no permission and cannot be denied.
@@ -47,12 +49,20 @@ NEEDED_BY_OTHERS = {
     "ec2:DeleteNetworkInterface": "Lambda, for a function in a VPC",
     "ec2:DescribeNetworkInterfaces": "Lambda, for a function in a VPC",
     "ec2:DescribeSubnets": "Lambda, for a function in a VPC",
+    "ec2:DescribeInstances": "EC2, to find the references to an AMI",
+    "ec2:DescribeLaunchTemplateVersions": "EC2, to find the references to an AMI",
+    "ec2:DescribeLaunchTemplates": "EC2, to find the references to an AMI",
     "ec2:UnassignPrivateIpAddresses": "Lambda, for a function in a VPC",
+    "imagebuilder:GetContainerRecipe": "EC2, to find the references to an AMI",
+    "imagebuilder:ListContainerRecipes": "EC2, to find the references to an AMI",
+    "imagebuilder:ListImageRecipes": "EC2, to find the references to an AMI",
     "kms:Decrypt": "S3, on behalf of the function",
     "kms:GenerateDataKey": "S3, on behalf of the function",
     "logs:CreateLogStream": "Lambda, to write the logs",
     "logs:PutLogEvents": "Lambda, to write the logs",
     "s3:ListBucket": "S3, to return 404 instead of 403 for a missing object",
+    "ssm:DescribeParameters": "EC2, to find the references to an AMI",
+    "ssm:GetParameters": "EC2, to find the references to an AMI",
     "sqs:SendMessage": "Lambda, to send failed events to the queue",
 }
 
@@ -67,6 +77,7 @@ VARIABLES_OF_THE_CLIENT = {"HTTPS_PROXY", "NO_PROXY"}
 # The metrics that somebody must hear of.
 WATCHED_METRICS = {
     "EntriesFailed",
+    "ImagesNotRead",
     "ObjectsUnreadable",
     "ReportsUnarchived",
     "SnapshotsWritten",
@@ -260,7 +271,7 @@ def resolved_alarm(name, parameters):
 
 
 # The schema that each line of a table follows.
-SCHEMAS = {"reports": "report-line", "entries": "entry-line", "snapshots": "snapshot"}
+SCHEMAS = {"reports": "report-line", "entries": "entry-line", "images": "image-line", "snapshots": "snapshot"}
 
 
 def tables():
@@ -329,7 +340,26 @@ class Templates(unittest.TestCase):
         own = {action for action in own if action.startswith("ec2:")}
         member = granted(template("member-role.yaml")["Resources"]["MemberRole"])
         self.assertEqual(own - member, set())
-        self.assertEqual({a for a in member if not a.startswith("ec2:Describe")}, set(), "the role must be read-only")
+        changing = {a for a in member if not re.match(r"\w+:(Describe|Get|List)", a)}
+        self.assertEqual(changing, set(), "the role must be read-only")
+
+    def test_only_ec2_itself_can_look_for_references_and_only_where_the_parameter_asks_for_it(self):
+        looks = {action for action, who in NEEDED_BY_OTHERS.items() if who == "EC2, to find the references to an AMI"}
+        for name, role in (("template.yaml", "AuditorRole"), ("member-role.yaml", "MemberRole")):
+            given = template(name)
+            [behind] = [
+                option
+                for policy in given["Resources"][role]["Properties"]["Policies"]
+                for option in policy.get("PolicyDocument", {}).get("Statement", [])
+                if "Fn::If" in option and set(option["Fn::If"][1]["Action"]) == looks
+            ]
+            condition, statement, otherwise = behind["Fn::If"]
+            self.assertEqual((condition, otherwise), ("ReadsImageReferences", {"Ref": "AWS::NoValue"}), name)
+            via = {"ForAnyValue:StringEquals": {"aws:CalledVia": "ec2-images.amazonaws.com"}}
+            self.assertEqual(statement["Condition"], via, name)
+            self.assertEqual(given["Parameters"]["ReadImageReferences"]["Default"], "false", name)
+            granted_without = [s for s in statements(given["Resources"][role]) if looks & set(s["Action"])]
+            self.assertEqual(len(granted_without), 1, f"{name} grants them in one place only")
 
     def test_function_has_exactly_the_variables_that_the_settings_read(self):
         given = template("template.yaml")["Resources"]["Auditor"]["Properties"]["Environment"]["Variables"]
@@ -461,7 +491,7 @@ class Templates(unittest.TestCase):
 class Alarms(unittest.TestCase):
     """Plays days of runs to the alarms, and evaluates them each minute by CloudWatch's documented rules."""
 
-    JUDGE_A_RUN = ("TargetsNotReadAlarm", "ReportsUnarchivedAlarm", "EntriesFailedAlarm", "ObjectsUnreadableAlarm")
+    JUDGE_A_RUN = ("TargetsNotReadAlarm", "ReportsUnarchivedAlarm", "EntriesFailedAlarm", "ImagesNotReadAlarm", "ObjectsUnreadableAlarm")
 
     @classmethod
     def clouds(cls, **options):

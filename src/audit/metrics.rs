@@ -24,6 +24,8 @@ pub(super) struct OfRun {
 /// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Value {
     let counts = &snapshot.counts;
+    let images = counts.images.unwrap_or_default();
+    let images_not_read = targets_without_images(snapshot);
     let metrics = [
         ("ReportsAudited", counts.reports.total, "Count"),
         ("ReportsExpiring", counts.findings.expiring, "Count"),
@@ -33,6 +35,12 @@ pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Val
         ("ReportsUnarchived", counts.findings.unarchived, "Count"),
         ("EntriesFetched", counts.entries.fetched, "Count"),
         ("EntriesFailed", counts.entries.failed, "Count"),
+        ("ImagesInUse", images.in_use, "Count"),
+        ("ImagesNoUseObserved", images.no_use_observed, "Count"),
+        ("ImagesLastSeenInUse", images.last_seen_in_use, "Count"),
+        ("ImagesUnknown", images.unknown, "Count"),
+        ("ImagesGone", images.gone, "Count"),
+        ("ImagesNotRead", images_not_read, "Count"),
         ("TargetsComplete", counts.targets.complete, "Count"),
         ("TargetsIncomplete", counts.targets.incomplete, "Count"),
         ("TargetsFailed", counts.targets.failed, "Count"),
@@ -65,4 +73,15 @@ pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Val
         line[name] = value.into();
     }
     line
+}
+
+/// The targets whose AMIs or references were asked for and not wholly read.
+fn targets_without_images(snapshot: &Snapshot) -> u64 {
+    let ledgers = snapshot
+        .targets
+        .iter()
+        .filter_map(|line| line.images.as_ref());
+    let failed =
+        ledgers.filter(|images| images.images_error.is_some() || images.references_error.is_some());
+    failed.count() as u64
 }

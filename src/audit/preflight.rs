@@ -141,6 +141,14 @@ fn errors(targets: &[PreflightLine]) -> Vec<PreflightError> {
     errors
 }
 
+/// Says in the message what could not be read besides the reports.
+fn about(what: &str, failure: CallFailure) -> CallFailure {
+    CallFailure {
+        message: format!("reading {what}: {}", failure.message),
+        ..failure
+    }
+}
+
 async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
     let PlannedTarget {
         account,
@@ -156,10 +164,17 @@ async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
             reports.dry_run(query).await?;
         }
         if run.settings.archive_entries {
-            reports.dry_run_entries().await.map_err(|mut failure| {
-                failure.message = format!("reading entries: {}", failure.message);
-                failure
-            })?;
+            let asked = reports.dry_run_entries().await;
+            asked.map_err(|failure| about("entries", failure))?;
+        }
+        if let Some(policy) = run.usage_policy() {
+            let images = reports.images();
+            let asked = images.dry_run().await;
+            asked.map_err(|failure| about("AMIs", failure))?;
+            if policy.image_references {
+                let asked = images.dry_run_references().await;
+                asked.map_err(|failure| about("references", failure))?;
+            }
         }
         Ok(())
     };
