@@ -20,7 +20,7 @@ use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::layout::{Layout, ObjectKind};
 use tempfile::TempDir;
 
-use crate::images_of_runs::{ImagesOfRuns, USAGE};
+use crate::images_of_runs::{ImagesOfRuns, USAGE, adequate_types};
 
 pub(crate) const PREFIX: &str = "image-usage/";
 
@@ -53,9 +53,14 @@ impl Archive {
     /// An archive of two runs that give verdicts about AMIs.
     pub(crate) fn with_images() -> (Self, [Run; 2]) {
         let mut archive = Self::new();
-        archive.images = Some(ImagesOfRuns::default());
+        archive.give_verdicts();
         let runs = [archive.run(22), archive.run(23)];
         (archive, runs)
+    }
+
+    /// Lets the runs from now on give verdicts.
+    pub(crate) fn give_verdicts(&mut self) {
+        self.images = Some(ImagesOfRuns::default());
     }
 
     /// An archive of two runs.
@@ -105,7 +110,10 @@ impl Archive {
         let (mut reports_read, mut changes) = (Vec::new(), None);
         let (mut counts, mut findings) = (Counts::default(), ListedFindings::default());
         for (number, state) in ["available", "error"].into_iter().enumerate() {
-            let report = report(&format!("amiur-{day}-{number}"), state, scheduled_at);
+            let mut report = report(&format!("amiur-{day}-{number}"), state, scheduled_at);
+            if self.images.is_some() {
+                report.resource_types = adequate_types();
+            }
             let status = match number {
                 0 => EntriesStatus::Archived {
                     key: entries.clone(),

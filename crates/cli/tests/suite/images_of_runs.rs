@@ -5,11 +5,14 @@ use image_usage_archive::documents::{
     References,
 };
 use image_usage_archive::domain::findings::UsagePolicy;
-use image_usage_archive::domain::report::{ReportState, UsageReport};
+use image_usage_archive::domain::report::{
+    ReportState, ResourceType, ResourceTypeOption, UsageReport,
+};
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::{
-    ConsumerKey, ImageUsage, ReferencesLook, ReportLook, ReportsListed, Verdict,
+    ConsumerKey, ImageUsage, KNOWN_RESOURCE_TYPES, ReferencesLook, ReportLook, ReportsListed,
+    Verdict,
 };
 
 use crate::archive::entry;
@@ -23,6 +26,18 @@ pub(crate) const USAGE: UsagePolicy = UsagePolicy {
 /// The AMI that every report is about, and one that no report is about: it is gone in the second run.
 pub(crate) const IN_USE: &str = "ami-0abcdef1234567890";
 pub(crate) const GOING: &str = "ami-0fffffffffffffff0";
+
+/// What an adequate report covers.
+pub(crate) fn adequate_types() -> Vec<ResourceType> {
+    let covered = |name: &str| ResourceType {
+        resource_type: Some(name.to_owned()),
+        options: vec![ResourceTypeOption {
+            name: Some("version-depth".to_owned()),
+            values: vec!["10000".to_owned()],
+        }],
+    };
+    KNOWN_RESOURCE_TYPES.map(covered).into()
+}
 
 /// The lines of the last run.
 #[derive(Default)]
@@ -96,7 +111,11 @@ impl ImagesOfRuns {
             counts.add(line.verdict);
             lines.push(line);
         }
-        if compares {
+        let was_there = self
+            .0
+            .last()
+            .is_some_and(|line| line.verdict != Verdict::Gone);
+        if compares && was_there {
             changes.add_changed_verdict(target, GOING, Verdict::Unknown, Verdict::Gone);
         }
         self.0.clone_from(&lines);

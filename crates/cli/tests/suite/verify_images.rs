@@ -1,17 +1,20 @@
 //! `verify`, on an archive with verdicts about AMIs, and on what was done to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
 use image_usage_archive::documents::{
-    AUDITOR_VERSION, ChangedVerdict, ImageFields, ImageLine, ImagesLedger, Reference, Snapshot,
-    TargetError, TargetStatus,
+    AUDITOR_VERSION, ChangedVerdict, ImageFields, ImageLine, ImagesLedger, ObservedReportLine,
+    Reference, Snapshot, TargetError, TargetStatus,
 };
-use image_usage_archive::domain::usage::{Observation, Verdict};
+use image_usage_archive::domain::usage::{
+    ImageLook, Look, Observation, Reason, ReferencesLook, Verdict, judge,
+};
 use image_usage_archive::layout::Layout;
 use image_usage_archive::source::Source;
-use image_usage_archive::verify::{Options, verify};
+use image_usage_archive::verify::{Options, Problem, verify};
 
 use crate::archive::{Archive, PREFIX, Run};
 use crate::images_of_runs::{GOING, IN_USE, written};
@@ -25,8 +28,7 @@ fn problems_and_notes(archive: &Archive) -> (Vec<String>, Vec<String>) {
     let verdict = runtime.block_on(verify(&source, &Options::default()));
     let verdict = verdict.unwrap();
     let problems = verdict.problems.into_iter();
-    let line =
-        |problem: image_usage_archive::verify::Problem| format!("{} {}", problem.key, problem.what);
+    let line = |problem: Problem| format!("{} {}", problem.key, problem.what);
     (problems.map(line).collect(), verdict.notes)
 }
 
@@ -85,6 +87,18 @@ fn an_archive_with_verdicts_is_sound() {
     // A forgery that changes nothing is none: what the other tests find is what they change.
     forge(&archive, &last, |_, _| {});
     assert_eq!(problems(&archive), [""; 0]);
+}
+
+#[test]
+fn an_archive_in_which_verdicts_begin_and_lines_are_carried_for_weeks_is_sound() {
+    let mut archive = Archive::new();
+    archive.run(10);
+    archive.give_verdicts();
+    let runs: Vec<Run> = (11..=30).map(|day| archive.run(day)).collect();
+    assert_eq!(problems_and_notes(&archive), (vec![], vec![]));
+    let line = read_lines(&archive, &runs[19]).swap_remove(0);
+    assert_eq!(line.observed_reports.len(), 20);
+    assert_eq!(line.observation.unwrap().reports, 20);
 }
 
 #[test]
@@ -324,13 +338,13 @@ fn what_the_run_read_is_in_its_lines_and_nothing_else() {
     });
     assert_found(&cites("amiur-22-9"), |lines, _| {
         let last = lines[0].observed_reports.last().unwrap().clone();
-        lines[0]
-            .observed_reports
-            .push(image_usage_archive::documents::ObservedReportLine {
-                report_id: "amiur-22-9".to_owned(),
-                creation_time: last.creation_time.plus_seconds(1),
-                ..last
-            });
+        lines[0].observed_reports.push(ObservedReportLine {
+            report_id: "amiur-22-9".to_owned(),
+            creation_time: last.creation_time.plus_seconds(1),
+            series_since: None,
+            series_reports: None,
+            ..last
+        });
     });
     let leaves_out =
         |field: &str| format!("leaves out of the {field} of {IN_USE} what its run read");
@@ -340,6 +354,7 @@ fn what_the_run_read_is_in_its_lines_and_nothing_else() {
     assert_found(&leaves_out("observed_reports"), |lines, _| {
         lines[0].consumers.clear();
         lines[0].observed_reports.pop();
+        lines[0].observation = lines[0].usage().observed.latest();
     });
     // As if nobody had ever used it.
     assert_found(&leaves_out("first_observed"), |lines, _| {
@@ -355,10 +370,7 @@ fn what_the_run_read_is_in_its_lines_and_nothing_else() {
 }
 
 /// The reasons that the rules give for a line that was changed.
-fn reasons_again(
-    line: &ImageLine,
-) -> std::collections::BTreeSet<image_usage_archive::domain::usage::Reason> {
-    use image_usage_archive::domain::usage::{ImageLook, Look, ReferencesLook, judge};
+fn reasons_again(line: &ImageLine) -> BTreeSet<Reason> {
     let look = Look {
         started_at: "2026-11-23T06:00:00Z".parse().unwrap(),
         observation_days: 30,
