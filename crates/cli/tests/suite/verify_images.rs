@@ -7,7 +7,7 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use image_usage_archive::documents::{
     AUDITOR_VERSION, ChangedVerdict, ImageFields, ImageLine, ImagesLedger, ObservedReportLine,
-    Reference, Snapshot, TargetError, TargetStatus,
+    Reference, Snapshot, SourceLine, TargetError, TargetStatus,
 };
 use image_usage_archive::domain::usage::{
     ImageLook, Look, Observation, Reason, ReferencesLook, Verdict, judge,
@@ -213,7 +213,7 @@ fn each_verdict_follows_from_its_line() {
 #[test]
 fn a_line_has_to_agree_with_itself() {
     type Edit = fn(&mut ImageLine);
-    let forgeries: [(&str, Edit); 7] = [
+    let forgeries: [(&str, Edit); 9] = [
         ("last_observed", |line| {
             line.last_observed = line.as_of.map(|at| at.plus_seconds(-1))
         }),
@@ -221,6 +221,24 @@ fn a_line_has_to_agree_with_itself() {
         ("as_of", |line| line.as_of = None),
         ("consumers", |line| line.observed_reports.clear()),
         ("consumers", |line| line.consumers[0].usage_count = Some(0)),
+        ("consumers", |line| {
+            let consumer = &mut line.consumers[0];
+            consumer.first_observed = consumer.last_observed.plus_seconds(1);
+        }),
+        // The settings of the run do not ask for references.
+        ("references", |line| {
+            let started_at = "2026-11-23T06:00:00Z".parse().ok();
+            line.references.push(Reference {
+                resource_type: None,
+                arn: None,
+            });
+            line.sources.push(SourceLine {
+                source: "references".to_owned(),
+                last_observed: started_at,
+                covered_until: started_at,
+            });
+            (line.last_observed, line.as_of) = (started_at, started_at);
+        }),
         ("image", |line| {
             let launched = line.as_of.unwrap();
             line.image.as_mut().unwrap().last_launched_time = Some(launched);
@@ -354,6 +372,19 @@ fn what_the_run_read_is_in_its_lines_and_nothing_else() {
     assert_found(&leaves_out("observed_reports"), |lines, _| {
         lines[0].consumers.clear();
         lines[0].observed_reports.pop();
+        lines[0].observation = lines[0].usage().observed.latest();
+    });
+    assert_found(&leaves_out("consumers"), |lines, _| {
+        let earlier = lines[0].observed_reports[0].clone();
+        let consumer = &mut lines[0].consumers[0];
+        (consumer.report_id, consumer.last_observed) = (earlier.report_id, earlier.creation_time);
+    });
+    assert_found(&leaves_out("sources"), |lines, _| {
+        lines[0].sources[0].covered_until = None;
+    });
+    assert_found(&leaves_out("observed_reports"), |lines, _| {
+        let last = lines[0].observed_reports.last_mut().unwrap();
+        (last.series_since, last.series_reports) = (None, None);
         lines[0].observation = lines[0].usage().observed.latest();
     });
     // As if nobody had ever used it.
