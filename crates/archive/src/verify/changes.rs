@@ -2,6 +2,7 @@
 
 use super::problem::{is_bounded, unless};
 use crate::documents::{Changes, LedgerLine, Snapshot};
+use crate::domain::target::Target;
 
 /// A list of changes: its name, the total, how many are listed, how many are omitted, and whether the list
 /// is in order.
@@ -14,7 +15,46 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let lists = lists(changes).into_iter().filter_map(list_problem);
     lists
         .chain(target_problem(changes, &snapshot.targets))
+        .chain(verdict_problem(changes, &snapshot.targets))
+        .chain(unless(
+            changes.verdicts.is_some() || snapshot.policy.usage.is_none(),
+            || "says nothing about changed verdicts".to_owned(),
+        ))
         .collect()
+}
+
+/// Checks the list of changed verdicts; the verdicts themselves are compared once the lines are read.
+fn verdict_problem(changes: &Changes, targets: &[LedgerLine]) -> Option<String> {
+    let verdicts = changes.verdicts.as_ref()?;
+    let (listed, omitted) = (&verdicts.verdicts, verdicts.verdicts_omitted);
+    let targets: Vec<Target> = targets.iter().map(LedgerLine::target).collect();
+    let names: Vec<String> = targets.iter().map(Target::to_string).collect();
+    let not_carried = &verdicts.images_not_carried;
+    let is_sorted = not_carried.is_sorted_by(|a, b| a < b)
+        && listed.is_sorted_by(|a, b| {
+            (&a.account_id, &a.region, &a.image_id) < (&b.account_id, &b.region, &b.image_id)
+        });
+    let agrees = not_carried
+        .iter()
+        .all(|name| names.binary_search(name).is_ok())
+        && listed.iter().all(|change| {
+            let target = Target {
+                account_id: change.account_id.clone(),
+                region: change.region.clone(),
+            };
+            change.from != change.to
+                && targets.binary_search(&target).is_ok()
+                && not_carried.binary_search(&target.to_string()).is_err()
+        });
+    unless(
+        is_sorted && agrees && is_bounded(listed.len(), omitted),
+        || {
+            let listed = listed.len();
+            format!(
+                "lists {listed} changed verdicts and omits {omitted}, lists them out of order, or contradicts its ledger"
+            )
+        },
+    )
 }
 
 fn lists(changes: &Changes) -> [ListFacts; 5] {

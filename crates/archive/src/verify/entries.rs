@@ -19,20 +19,49 @@ pub(super) fn problems(survey: &Survey, reported: &HashSet<String>) -> Vec<Probl
     let problem = |(key, claims): (&String, &Claims)| {
         let what = match entries.get(key.as_str()) {
             Some(counts) => count_problem(counts, claims),
-            None => unnamed_problem(key, claims, reported),
+            None => unnamed_problem(key, claims.values(), reported),
         };
         what.map(|what| Problem::new(key, what))
     };
-    survey.claims.iter().filter_map(problem).collect()
+    let claimed = survey.claims.iter().filter_map(problem);
+    let unread = survey.observed.iter().filter_map(|(key, reports)| {
+        let what = match entries.get(key.as_str()) {
+            Some(counts) => unread_problem(counts, reports),
+            None => unnamed_problem(key, reports.values(), reported),
+        };
+        what.map(|what| Problem::new(key, what))
+    });
+    claimed.chain(unread).collect()
+}
+
+/// Describes a report that the line of an AMI says was read here.
+fn unread_problem(
+    counts: &HashMap<ReportKey, u64>,
+    reports: &HashMap<ReportKey, Claimed>,
+) -> Option<String> {
+    let missing = reports
+        .iter()
+        .filter(|(report, _)| !counts.contains_key(report));
+    let Claimed {
+        report_id,
+        claimant,
+    } = missing.map(|(_, claimed)| claimed).min()?;
+    Some(format!(
+        "contains none of the entries of {report_id}; {claimant} says that they were read"
+    ))
 }
 
 type Claims = HashMap<(ReportKey, u64), Claimed>;
 
-fn unnamed_problem(key: &str, claims: &Claims, reported: &HashSet<String>) -> Option<String> {
+fn unnamed_problem<'a>(
+    key: &str,
+    claims: impl Iterator<Item = &'a Claimed>,
+    reported: &HashSet<String>,
+) -> Option<String> {
     let snapshot = snapshot_of(key);
     let is_reported =
         reported.contains(key) || snapshot.is_some_and(|snapshot| reported.contains(&snapshot));
-    let claimant = claims.values().map(|claimed| &claimed.claimant).min();
+    let claimant = claims.map(|claimed| &claimed.claimant).min();
     let claimant = claimant.filter(|_| !is_reported)?;
     Some(format!("is named by {claimant} but by no snapshot"))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::image_facts::{ImageFacts, ImageUses};
 use super::object::LineCheck;
 use super::snapshot::is_as_written;
 use crate::documents::EntryLine;
@@ -10,6 +11,9 @@ use crate::domain::target::Target;
 
 pub(super) struct EntryLines<'a> {
     target: &'a Target,
+    /// What the reports say about AMIs; `None` if no verdicts are given, or the reports are not sound.
+    facts: Option<&'a ImageFacts>,
+    pub(super) uses: ImageUses,
     pub(super) counts: HashMap<ReportKey, u64>,
     /// The report of the last line, and the lines that it has had.
     group: Option<(String, BTreeSet<ReportKey>)>,
@@ -17,9 +21,11 @@ pub(super) struct EntryLines<'a> {
 }
 
 impl<'a> EntryLines<'a> {
-    pub(super) fn new(target: &'a Target) -> Self {
+    pub(super) fn new(target: &'a Target, facts: Option<&'a ImageFacts>) -> Self {
         Self {
             target,
+            facts,
+            uses: ImageUses::default(),
             counts: HashMap::new(),
             group: None,
             buffer: Vec::new(),
@@ -75,6 +81,10 @@ impl LineCheck for EntryLines<'_> {
                 self.target
             ));
         }
-        self.count(&entry, line)
+        self.count(&entry, line)?;
+        if let Some(facts) = self.facts {
+            self.uses.add(facts, &entry);
+        }
+        Ok(())
     }
 }

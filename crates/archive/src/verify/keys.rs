@@ -8,7 +8,7 @@ use crate::layout::{ArchiveKey, Layout, ObjectKey, ObjectKind};
 pub(super) const LATEST: &str = "v1/latest.json";
 pub(super) const SNAPSHOTS: &str = "v1/snapshots/";
 
-/// Takes the key of an object of reports or entries apart; `None` for any other key.
+/// Takes the key of an object of reports, entries or AMIs apart; `None` for any other key.
 pub(super) fn object_key(key: &str) -> Option<(Layout, ObjectKey)> {
     match ArchiveKey::parse(key)? {
         (layout, ArchiveKey::Object(object)) => Some((layout, object)),
@@ -59,8 +59,8 @@ pub(super) fn own_objects(line: &LedgerLine) -> [(ObjectKind, Option<&ArchivedOb
     ]
 }
 
-/// Returns the key of the snapshot of the run that wrote an object of reports or entries; `None` for any
-/// other key. Keys are those from `v1/` on.
+/// Returns the key of the snapshot of the run that wrote an object of reports, entries or AMIs; `None` for
+/// any other key. Keys are those from `v1/` on.
 pub(super) fn snapshot_of(key: &str) -> Option<String> {
     let (layout, object) = object_key(key)?;
     Some(layout.snapshot(&object.run_id, object.scheduled_at))

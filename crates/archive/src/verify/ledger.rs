@@ -1,8 +1,9 @@
 //! Checks the ledger of a snapshot: each target's line, and the keys it names.
 
+use super::image_facts::usage_policy;
 use super::keys::{layout_of, object_key, own_objects};
 use super::problem::unless;
-use crate::documents::{ArchivedObject, LedgerLine, Snapshot, TargetStatus};
+use crate::documents::{ArchivedObject, ImagesLedger, LedgerLine, Snapshot, TargetStatus};
 use crate::domain::target::Target;
 use crate::layout::ObjectKind;
 
@@ -14,6 +15,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let mut problems: Vec<String> = order.into_iter().collect();
     for (line, target) in snapshot.targets.iter().zip(&targets) {
         problems.extend(line_problems(line, target));
+        problems.extend(images_problems(snapshot, line, target));
         problems.extend(own_key_problems(snapshot, line, target));
         problems.extend(earlier_problems(snapshot, line, target));
     }
@@ -49,6 +51,46 @@ fn line_problems(line: &LedgerLine, target: &Target) -> Vec<String> {
         }),
         unless(is_read || line.entries_object.is_none(), || {
             format!("has entries of {target} but no reports")
+        }),
+    ];
+    problems.into_iter().flatten().collect()
+}
+
+/// Checks what a ledger line says about AMIs. A target that was not read may have an object with them: it
+/// carries the lines of the run before.
+fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> Vec<String> {
+    let is_due = snapshot.policy.usage.is_some();
+    let Some(images) = &line.images else {
+        let missing = unless(!is_due, || {
+            format!("says nothing about the AMIs of {target}")
+        });
+        return missing.into_iter().collect();
+    };
+    let is_wanted = usage_policy(snapshot).is_some();
+    let is_read = line.status == TargetStatus::Complete;
+    let ImagesLedger {
+        images_read,
+        images_error,
+        images_object,
+    } = images;
+    let lines = images_object.as_ref().map_or(0, |object| object.lines);
+    let problems = [
+        unless(is_due, || {
+            format!("has AMIs of {target}, but no policy for them")
+        }),
+        unless(is_wanted || *images == ImagesLedger::default(), || {
+            format!("has AMIs of {target}, which its run did not read")
+        }),
+        unless(images_read.is_none() || images_error.is_none(), || {
+            format!("states that the AMIs of {target} were read, and an error")
+        }),
+        unless(
+            !(is_wanted && is_read) || images_read.is_some() || images_error.is_some(),
+            || format!("states neither that the AMIs of {target} were read, nor an error"),
+        ),
+        unless(images_read.unwrap_or(0) <= lines, || {
+            let read = images_read.unwrap_or(0);
+            format!("counts {read} AMIs of {target}; their object has {lines} lines")
         }),
     ];
     problems.into_iter().flatten().collect()

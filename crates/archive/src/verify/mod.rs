@@ -11,12 +11,19 @@
 //!   those that the snapshot lists, and all counts are derived again from the reports, the policy and
 //!   `started_at`. Entries are grouped by report, and each report with archived entries has exactly as many
 //!   in the object that it names.
+//! - **Each line of an AMI** is in order, with its lists in order, each item once, and within their bounds. It
+//!   agrees with itself, and its verdict, reasons and observation are derived again from the facts that it
+//!   states. If the target was read, its summary of reports is derived from the run's report lines, every AMI
+//!   that a report names has a line, and whatever follows from the entries that this run fetched is in it.
+//!   What it cites of those entries is in them; each report of an earlier run that it says was read has
+//!   entries in the object that it names. Nothing is forgotten that the lines of the previous run knew about
+//!   when use was observed, and the changed verdicts are those of both runs.
 //! - **The chain**: what a full snapshot names as `previous` exists, with that SHA-256. `latest.json` is byte
 //!   for byte the newest full snapshot, the head of the chain, and the chain leads from it back to a snapshot
 //!   without a previous one.
 //! - **The schedule**: full snapshots are not further apart than expected.
-//! - **Nothing else** is stored below `v1/`. Objects of reports and entries that no snapshot names were left
-//!   by an attempt that did not finish, or by a run in progress: they are noted, and so are full snapshots
+//! - **Nothing else** is stored below `v1/`. Objects of reports, entries and AMIs that no snapshot names were
+//!   left by an attempt that did not finish, or by a run in progress: they are noted, and so are full snapshots
 //!   off the chain (their run was late, or ended right before it updated `latest.json`), folder markers and
 //!   files of desktops. Anything else is a problem, because the auditor writes no such thing, and a query may
 //!   read it. So is a second chain.
@@ -27,27 +34,39 @@
 //! # What it proves
 //!
 //! A changed byte is detected wherever a hash covers it: the snapshots on the chain by their successors, the
-//! head by `latest.json`, and all reports and entries by the snapshots that name them. An attacker who
+//! head by `latest.json`, and all other objects by the snapshots that name them. An attacker who
 //! rewrites a snapshot and everything after it, `latest.json` included, produces another consistent archive;
 //! only a head digest stored elsewhere reveals it, see [`Options::head`]. S3 Object Lock prevents it.
 //!
 //! No hash covers scoped snapshots and full ones off the chain. What can be derived again of them is checked;
 //! what only the run knew is taken on trust: `finished_at`, the scope's values, pages, errors with their
-//! messages and request IDs, version IDs in a folder, changes, and the auditor's version, without which the
-//! findings are not derived. A change of the policy or of `started_at` is detected only if a finding depends
+//! messages and request IDs, version IDs in a folder, changes other than verdicts, and the auditor's version,
+//! without which findings and verdicts are not derived. A change of the policy or of `started_at` is detected only if a finding depends
 //! on it.
+//!
+//! Of the line of an AMI, these are taken on trust: the AMI's own fields and its references, because only the
+//! run read them; what it carries from earlier runs, except that nothing becomes later or earlier than the
+//! previous run knew (consumers of earlier reports, when a source was covered, the first link of a series);
+//! and the numbers of omitted consumers, references and changed verdicts. Lines are compared with those of
+//! the previous run if that is the full run before it in the archive, and its objects are sound.
 //!
 //! # Memory
 //!
-//! One snapshot; for each of up to 16 targets read at a time some 200 bytes a report; for each object of the
-//! archive its key and SHA-256; and for each report whose entries were ever archived its ID and their number.
+//! One snapshot; for each of up to 16 targets read at a time some 200 bytes a report, as much again for each
+//! report whose entries its run fetched, some 500 bytes for each AMI that a report names, and of the entries
+//! that its run fetched the first 1,000 consumers of each AMI, some 200 bytes each; for each AMI of the run
+//! that is read and of the full run before it some 150 bytes; for each object of the archive its key and
+//! SHA-256; and for each report whose entries were ever archived or read its ID and their number.
 
 mod chain;
 mod changes;
 mod contents;
 mod entries;
 mod entry_lines;
+mod image_facts;
+mod image_lines;
 mod keys;
+mod known_images;
 mod ledger;
 mod object;
 mod others;
@@ -159,7 +178,7 @@ fn other_versions(survey: &Survey) -> Vec<String> {
     let note = |(version, count)| {
         let snapshots = problem::plural(count, "snapshot");
         format!(
-            "{snapshots} of the auditor's version {version}: their findings are not derived again by {AUDITOR_VERSION}"
+            "{snapshots} of the auditor's version {version}: their findings and verdicts are not derived again by {AUDITOR_VERSION}"
         )
     };
     versions.into_iter().map(note).collect()

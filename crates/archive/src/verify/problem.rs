@@ -33,10 +33,15 @@ pub(super) fn plural(count: usize, unit: &str) -> String {
     format!("{count} {unit}{ending}")
 }
 
-/// Whether a list has the right length: nothing is omitted unless the list is full.
+/// Whether a list of a snapshot has the right length: nothing is omitted unless the list is full.
 pub(super) fn is_bounded(listed: usize, omitted: u64) -> bool {
+    is_bounded_by(MAX_LISTED, listed, omitted)
+}
+
+/// Whether a list of at most `limit` items has the right length: nothing is omitted unless it is full.
+pub(super) fn is_bounded_by(limit: usize, listed: usize, omitted: u64) -> bool {
     match omitted {
-        0 => listed <= MAX_LISTED,
-        _ => listed == MAX_LISTED,
+        0 => listed <= limit,
+        _ => listed == limit,
     }
 }

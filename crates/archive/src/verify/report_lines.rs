@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::image_facts::ImageFacts;
 use super::keys::layout_of;
 use super::object::LineCheck;
 use super::snapshot::is_as_written;
@@ -31,6 +32,8 @@ pub(super) struct ReportLines<'a> {
     findings: ListedFindings,
     /// What the lines say about entries objects, by key and run.
     pub(super) claims: BTreeMap<(String, RunId), ClaimedReports>,
+    /// What the lines say about AMIs; `None` in a run that gives no verdicts.
+    pub(super) image_facts: Option<ImageFacts>,
     buffer: Vec<u8>,
 }
 
@@ -53,6 +56,7 @@ impl<'a> ReportLines<'a> {
             counts: Counts::default(),
             findings: ListedFindings::default(),
             claims: BTreeMap::new(),
+            image_facts: ImageFacts::of(snapshot),
             buffer: Vec::new(),
         }
     }
@@ -114,6 +118,9 @@ impl<'a> ReportLines<'a> {
             policy,
             ..
         } = self.snapshot;
+        if let Some(facts) = &mut self.image_facts {
+            facts.add(&report, &entries);
+        }
         self.counts
             .add_report(report.state.as_ref(), findings, &entries, run_id);
         for kind in findings.iter() {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::contents::{Claim, Contents, read_contents};
+use super::contents::{Claim, Contents, Observed, read_contents};
 use super::keys::{LATEST, SNAPSHOTS, litter, snapshot_of};
+use super::known_images::KnownRun;
 use super::object::{Measured, measure};
 use super::outline::Outline;
 use super::snapshot::read_snapshot;
@@ -31,6 +32,7 @@ pub struct Survey {
     /// The objects that only later runs name; `None` if there is none, the reason if it cannot be read.
     pub(super) earlier: BTreeMap<String, Result<Option<Measured>, String>>,
     pub(super) claims: Claims,
+    pub(super) observed: ObservedReports,
 }
 
 /// What was read of one run: its snapshot and its objects.
@@ -49,6 +51,10 @@ pub struct SurveyedRun {
 /// What the lines of reports say about entries objects, by their keys: the reports that have entries there
 /// and how many, each once for the whole archive.
 pub(super) type Claims = BTreeMap<String, HashMap<(ReportKey, u64), Claimed>>;
+
+/// What the lines of AMIs say about entries objects, by their keys: the reports that were read there, each once
+/// for the whole archive.
+pub(super) type ObservedReports = BTreeMap<String, HashMap<ReportKey, Claimed>>;
 
 /// A report that has entries in an entries object.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -97,7 +103,9 @@ pub async fn survey(archive: &Source, progress: OnProgress<'_>) -> Result<Survey
             unreadable: BTreeMap::new(),
             earlier: BTreeMap::new(),
             claims: Claims::new(),
+            observed: ObservedReports::new(),
         },
+        last_full: None,
     };
     reading.latest().await?;
     reading.runs().await?;
@@ -118,6 +126,8 @@ struct Reading<'a> {
     read_bytes: AtomicU64,
     total_bytes: u64,
     survey: Survey,
+    /// The AMIs of the last full run that was read.
+    last_full: Option<KnownRun>,
 }
 
 impl Reading<'_> {
@@ -183,9 +193,17 @@ impl Reading<'_> {
         if let Some(snapshot) = &snapshot
             && problems.is_empty()
         {
-            let claims;
-            (contents, claims) = read_contents(self.archive, key, snapshot).await?;
-            self.add_claims(claims);
+            let before = self.last_full.as_ref();
+            let lines;
+            (contents, lines) = read_contents(self.archive, key, snapshot, before).await?;
+            self.add_claims(lines.claims);
+            self.add_observed(lines.observed);
+            if snapshot.scope.full {
+                self.last_full = Some(KnownRun {
+                    sha256: sha256_hex(bytes),
+                    images: lines.images,
+                });
+            }
         }
         let of_objects = contents.measured.values().map(|object| object.bytes);
         self.advance(of_objects.sum::<u64>() + bytes.len() as u64);
@@ -205,6 +223,18 @@ impl Reading<'_> {
                 claims.entry((report, count)).or_insert_with(|| Claimed {
                     report_id,
                     claimant: Arc::clone(&claim.claimant),
+                });
+            }
+        }
+    }
+
+    fn add_observed(&mut self, observed: Vec<Observed>) {
+        for of_lines in observed {
+            let reports = self.survey.observed.entry(of_lines.key).or_default();
+            for (report, report_id) in of_lines.reports {
+                reports.entry(report).or_insert_with(|| Claimed {
+                    report_id,
+                    claimant: Arc::clone(&of_lines.claimant),
                 });
             }
         }
@@ -267,7 +297,7 @@ impl Survey {
         own.or_else(|| self.earlier.get(key)?.as_ref().ok()?.as_ref())
     }
 
-    /// The run that wrote an object of reports or entries, if it was read.
+    /// The run that wrote an object of reports, entries or AMIs, if it was read.
     fn owner(&self, key: &str) -> Option<&SurveyedRun> {
         self.runs.get(&snapshot_of(key)?)
     }

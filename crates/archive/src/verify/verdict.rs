@@ -22,7 +22,7 @@ pub struct Verdict {
     pub snapshots: Vec<CheckedSnapshot>,
     /// The head of the chain; `None` if there is no chain.
     pub head: Option<Head>,
-    /// How many objects of reports and entries were read.
+    /// How many objects of reports, entries and AMIs were read.
     pub objects: usize,
     /// The bytes of all snapshots and objects that were read, as stored.
     pub bytes: u64,

@@ -20,6 +20,8 @@ use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::layout::{Layout, ObjectKind};
 use tempfile::TempDir;
 
+use crate::images_of_runs::{ImagesOfRuns, USAGE, adequate_types};
+
 pub(crate) const PREFIX: &str = "image-usage/";
 
 /// An archive in a folder: one target, a run a day.
@@ -27,6 +29,7 @@ pub(crate) struct Archive {
     folder: TempDir,
     baseline: Option<Baseline>,
     pub(crate) head: String,
+    images: Option<ImagesOfRuns>,
 }
 
 /// The objects of a run, by their keys from `v1/` on.
@@ -34,6 +37,7 @@ pub(crate) struct Run {
     pub(crate) snapshot: String,
     pub(crate) reports: String,
     pub(crate) entries: String,
+    pub(crate) images: String,
 }
 
 impl Archive {
@@ -42,7 +46,21 @@ impl Archive {
             folder: tempfile::tempdir().unwrap(),
             baseline: None,
             head: String::new(),
+            images: None,
         }
+    }
+
+    /// An archive of two runs that give verdicts about AMIs.
+    pub(crate) fn with_images() -> (Self, [Run; 2]) {
+        let mut archive = Self::new();
+        archive.give_verdicts();
+        let runs = [archive.run(22), archive.run(23)];
+        (archive, runs)
+    }
+
+    /// Lets the runs from now on give verdicts.
+    pub(crate) fn give_verdicts(&mut self) {
+        self.images = Some(ImagesOfRuns::default());
     }
 
     /// An archive of two runs.
@@ -83,14 +101,19 @@ impl Archive {
         let policy = Policy {
             expiry_window_days: 7,
             pending_limit_hours: 24,
-            usage: None,
+            usage: self.images.as_ref().map(|_| USAGE),
         };
         let key = |kind| layout.object(kind, &run_id, attempt, scheduled_at, &target);
         let (reports, entries) = (key(ObjectKind::Reports), key(ObjectKind::Entries));
+        let images_key = key(ObjectKind::Images);
         let (mut report_lines, mut entry_lines) = (Vec::new(), Vec::new());
+        let (mut reports_read, mut changes) = (Vec::new(), None);
         let (mut counts, mut findings) = (Counts::default(), ListedFindings::default());
         for (number, state) in ["available", "error"].into_iter().enumerate() {
-            let report = report(&format!("amiur-{day}-{number}"), state, scheduled_at);
+            let mut report = report(&format!("amiur-{day}-{number}"), state, scheduled_at);
+            if self.images.is_some() {
+                report.resource_types = adequate_types();
+            }
             let status = match number {
                 0 => EntriesStatus::Archived {
                     key: entries.clone(),
@@ -112,8 +135,18 @@ impl Archive {
                 let finding = Finding::new(kind, &target, &report, &status, policy, scheduled_at);
                 findings.insert(finding);
             }
+            reports_read.push(report);
         }
         counts.add_target(TargetStatus::Complete);
+        let images = self.images.take().map(|mut before| {
+            let run = (&target, scheduled_at, reports_read.as_slice());
+            let mut of_run = before.add_run(run, &entries, self.baseline.is_some());
+            let object = self.write_lines(&images_key, &of_run.lines, of_run.count);
+            self.images = Some(before);
+            counts.images = Some(of_run.counts);
+            changes = of_run.changes.take();
+            of_run.ledger(object)
+        });
         let ledger = LedgerLine {
             account_id: target.account_id.clone(),
             region: target.region.clone(),
@@ -122,7 +155,7 @@ impl Archive {
             reports: 2,
             error: None,
             object: Some(self.write_lines(&reports, &report_lines, 2)),
-            images: None,
+            images,
             entries_object: Some(self.write_lines(&entries, &entry_lines, 1)),
             earlier_objects: Vec::new(),
         };
@@ -131,7 +164,7 @@ impl Archive {
             ledger,
             counts,
             findings,
-            changes: None,
+            changes,
         });
         let facts = RunFacts {
             run_id: run_id.clone(),
@@ -166,10 +199,11 @@ impl Archive {
             snapshot: below(&key),
             reports: below(&reports),
             entries: below(&entries),
+            images: below(&images_key),
         }
     }
 
-    fn write_lines(&self, key: &str, lines: &[u8], count: u64) -> ArchivedObject {
+    pub(crate) fn write_lines(&self, key: &str, lines: &[u8], count: u64) -> ArchivedObject {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(lines).unwrap();
         let bytes = encoder.finish().unwrap();
@@ -195,7 +229,7 @@ fn report(id: &str, state: &str, now: Timestamp) -> UsageReport {
     }
 }
 
-fn entry() -> UsageEntry {
+pub(crate) fn entry() -> UsageEntry {
     UsageEntry {
         report_id: None,
         image_id: Some("ami-0abcdef1234567890".to_owned()),

@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should say where")]
 
 mod archive;
+mod images_of_runs;
 mod s3;
 mod verify;
+mod verify_images;

@@ -14,7 +14,9 @@ mod verdict;
 use std::collections::BTreeMap;
 
 pub use self::consumers::{Consumer, ConsumerKey, Consumers, MAX_CONSUMERS};
-pub use self::observation::{LONGEST_GAP_DAYS, Observation, ObservedReport, ObservedReports};
+pub use self::observation::{
+    LINKABLE_DAYS, LONGEST_GAP_DAYS, Observation, ObservedReport, ObservedReports,
+};
 pub use self::report_look::{
     ADEQUATE_VERSION_DEPTH, DEFAULT_VERSION_DEPTH, KNOWN_RESOURCE_TYPES, ReportLook, ReportsListed,
 };

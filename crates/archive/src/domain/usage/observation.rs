@@ -16,7 +16,7 @@ pub const LONGEST_GAP_DAYS: i64 = 14;
 const READABLE_DAYS: i64 = 31;
 
 /// How long an observed report matters: one that is read at the last moment may be linked to it.
-const LINKABLE_SECONDS: i64 = (READABLE_DAYS + LONGEST_GAP_DAYS) * SECONDS_PER_DAY;
+pub const LINKABLE_DAYS: i64 = READABLE_DAYS + LONGEST_GAP_DAYS;
 
 /// The latest uninterrupted series of adequate reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -90,7 +90,7 @@ impl ObservedReports {
             }
             before = Some(*series);
         }
-        let oldest_linkable = now.plus_seconds(-LINKABLE_SECONDS);
+        let oldest_linkable = now.plus_seconds(-LINKABLE_DAYS * SECONDS_PER_DAY);
         let shown: HashSet<&str> = consumers
             .iter()
             .map(|(_, one)| one.report_id.as_str())
