@@ -64,7 +64,7 @@ async fn check_tampering(folder: &Path, runs: usize, changes: usize) {
     println!("found {found} of {changes} changed bytes, in {kinds:?} of {total} bytes");
     assert_eq!(kinds.values().sum::<usize>(), changes);
     assert!(unnoticed.is_empty(), "not found: {unnoticed:?}");
-    assert_eq!(kinds.len(), 4, "not in every kind of object: {kinds:?}");
+    assert_eq!(kinds.len(), 5, "not in every kind of object: {kinds:?}");
 }
 
 /// Checks that a verdict on a damaged object is the same if the whole archive is read again.

@@ -66,11 +66,14 @@ fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> V
         });
         return missing.into_iter().collect();
     };
-    let is_wanted = usage_policy(snapshot).is_some();
+    let policy = usage_policy(snapshot);
+    let is_wanted = policy.is_some();
+    let wants_references = policy.is_some_and(|policy| policy.image_references);
     let is_read = line.status == TargetStatus::Complete;
     let ImagesLedger {
         images_read,
         images_error,
+        references_error,
         images_object,
     } = images;
     let lines = images_object.as_ref().map_or(0, |object| object.lines);
@@ -88,6 +91,9 @@ fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> V
             !(is_wanted && is_read) || images_read.is_some() || images_error.is_some(),
             || format!("states neither that the AMIs of {target} were read, nor an error"),
         ),
+        unless(references_error.is_none() || wants_references, || {
+            format!("has an error of references to AMIs of {target}, which its run did not read")
+        }),
         unless(images_read.unwrap_or(0) <= lines, || {
             let read = images_read.unwrap_or(0);
             format!("counts {read} AMIs of {target}; their object has {lines} lines")
@@ -108,19 +114,25 @@ fn own_key_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> 
     own_objects(line).into_iter().filter_map(problem).collect()
 }
 
+/// Checks the earlier objects: those with reports of a target that was not read to its end, and the one with
+/// its AMIs if the run has written none.
 fn earlier_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> Vec<String> {
-    let may_have = line.status != TargetStatus::Complete && snapshot.previous.is_some();
-    let is_needed = unless(may_have || line.earlier_objects.is_empty(), || {
-        format!("names earlier objects of {target}, which needs none")
-    });
+    let has_previous = snapshot.previous.is_some();
+    let images = line.images.as_ref();
+    let has_images = images.is_some_and(|images| images.images_object.is_some());
     let problem = |ArchivedObject { key, .. }: &ArchivedObject| {
-        let is_right = object_key(key).is_some_and(|(_, object)| {
-            object.kind != ObjectKind::Entries && object.target == *target
-        });
-        unless(is_right, || {
-            format!("names {key} as an earlier object of {target}")
+        let object = object_key(key).map(|(_, object)| object);
+        let Some(object) = object.filter(|object| object.target == *target) else {
+            return Some(format!("names {key} as an earlier object of {target}"));
+        };
+        let is_needed = match object.kind {
+            ObjectKind::Reports => line.status != TargetStatus::Complete,
+            ObjectKind::Images => !has_images,
+            ObjectKind::Entries => false,
+        };
+        unless(is_needed && has_previous, || {
+            format!("names {key} as an earlier object of {target}, which needs none")
         })
     };
-    let earlier = line.earlier_objects.iter().filter_map(problem);
-    is_needed.into_iter().chain(earlier).collect()
+    line.earlier_objects.iter().filter_map(problem).collect()
 }

@@ -56,6 +56,7 @@ impl ImagesOfRun {
         ImagesLedger {
             images_read: Some(self.read),
             images_error: None,
+            references_error: None,
             images_object: Some(object),
         }
     }

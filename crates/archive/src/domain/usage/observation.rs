@@ -62,14 +62,16 @@ impl ObservedReports {
     pub(super) fn insert(&mut self, report: &ReportLook, at: Timestamp, entries_key: &str) {
         let is_adequate = report.creation_time.is_some() && report.flaws().is_empty();
         let place = (at, report.report_id.clone());
-        self.0.entry(place).or_insert_with(|| ObservedReport {
-            entries_key: entries_key.to_owned(),
+        let known = self.0.entry(place).or_insert_with(|| ObservedReport {
+            entries_key: String::new(),
             series: is_adequate.then_some(Observation {
                 since: at,
                 until: at,
                 reports: 1,
             }),
         });
+        // Entries that were lost and are fetched again are in another object.
+        entries_key.clone_into(&mut known.entries_key);
     }
 
     /// Links the adequate reports to series, and forgets those that are too old to matter.
