@@ -128,47 +128,6 @@ impl StagedReports {
         &mut self.records
     }
 
-    /// The first `limit` available reports whose entries are not settled, in the order of their expiry;
-    /// undated ones come last.
-    pub(crate) fn next_to_fetch(&mut self, limit: usize) -> io::Result<Vec<ReportToFetch>> {
-        let available = Some(ReportState::Available);
-        let mut soonest = BinaryHeap::new();
-        let (mut reports, records) = self.read()?;
-        while let Some((head, fields)) = reports.next()? {
-            if !head.is_named || *records.state(&head) != available {
-                continue;
-            }
-            let expires = (
-                head.expiration_milliseconds.is_none(),
-                head.expiration_milliseconds,
-            );
-            let is_later = |last: &ReportToFetch| expires > last.expires();
-            if soonest.len() == limit && soonest.peek().is_some_and(is_later) {
-                continue;
-            }
-            if records.get(&head.key).is_settled() {
-                continue;
-            }
-            let FieldsToFetch {
-                report_id,
-                image_id,
-                creation_time,
-            } = serde_json::from_slice(fields)?;
-            soonest.push(ReportToFetch {
-                expires_last: expires.0,
-                expiration_milliseconds: expires.1,
-                report_id,
-                key: head.key,
-                image_id,
-                creation_time,
-            });
-            if soonest.len() > limit {
-                soonest.pop();
-            }
-        }
-        Ok(soonest.into_sorted_vec())
-    }
-
     /// The bytes that wait to be archived.
     pub(crate) fn bytes(&self) -> usize {
         self.spool.bytes()
@@ -177,6 +136,69 @@ impl StagedReports {
     /// Whether the reports are few enough to be held in memory.
     pub(crate) fn is_small(&self) -> bool {
         self.spool.bytes() < SPOOL_BYTES_IN_MEMORY
+    }
+}
+
+/// The first available reports whose entries are not settled, in the order of their expiry; undated ones come
+/// last.
+#[derive(Debug)]
+pub(crate) struct SoonestReports {
+    limit: usize,
+    reports: BinaryHeap<ReportToFetch>,
+}
+
+impl SoonestReports {
+    /// Keeps up to `limit` reports.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            reports: BinaryHeap::new(),
+        }
+    }
+
+    /// Considers a staged report.
+    pub(crate) fn consider(
+        &mut self,
+        records: &ReportRecords,
+        head: &StagedHead,
+        fields: &[u8],
+    ) -> io::Result<()> {
+        if !head.is_named || *records.state(head) != Some(ReportState::Available) {
+            return Ok(());
+        }
+        let expires = (
+            head.expiration_milliseconds.is_none(),
+            head.expiration_milliseconds,
+        );
+        let is_later = |last: &ReportToFetch| expires > last.expires();
+        if self.reports.len() == self.limit && self.reports.peek().is_some_and(is_later) {
+            return Ok(());
+        }
+        if records.get(&head.key).is_settled() {
+            return Ok(());
+        }
+        let FieldsToFetch {
+            report_id,
+            image_id,
+            creation_time,
+        } = serde_json::from_slice(fields)?;
+        self.reports.push(ReportToFetch {
+            expires_last: expires.0,
+            expiration_milliseconds: expires.1,
+            report_id,
+            key: head.key,
+            image_id,
+            creation_time,
+        });
+        if self.reports.len() > self.limit {
+            self.reports.pop();
+        }
+        Ok(())
+    }
+
+    /// The reports, soonest expiry first.
+    pub(crate) fn into_sorted(self) -> Vec<ReportToFetch> {
+        self.reports.into_sorted_vec()
     }
 }
 
@@ -283,8 +305,13 @@ mod tests {
             .set_entries(&settled, &EntriesStatus::NotAvailable)
             .unwrap();
         let mut ids = |limit| {
-            let reports = staged.next_to_fetch(limit).unwrap();
-            let ids = reports.into_iter().map(|report| report.report_id);
+            let mut soonest = SoonestReports::new(limit);
+            let (mut reports, records) = staged.read().unwrap();
+            while let Some((head, fields)) = reports.next().unwrap() {
+                soonest.consider(records, &head, fields).unwrap();
+            }
+            let soonest = soonest.into_sorted().into_iter();
+            let ids = soonest.map(|report| report.report_id);
             ids.collect::<Vec<_>>()
         };
         assert_eq!(ids(9), ["soon", "late", "undated"]);

@@ -1,7 +1,7 @@
 //! The entries of a batch of reports, grouped by report, whatever the order in which EC2 returns them.
 //!
-//! They wait compressed, in memory while they are few and in an unnamed temporary file when they are many. Of
-//! each report, a digest of each entry is held while its lines are written: 33 bytes an entry.
+//! They wait compressed, in memory while they are few and in an unnamed temporary file when they are many. They
+//! are read a page at a time, so a report's entries take no memory in proportion to their number.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -61,27 +61,41 @@ impl EntryGroups {
         self.pieces[number].is_empty()
     }
 
-    /// Passes on the lines of a report, each once, and returns their number: EC2 may return an entry on two
-    /// pages.
-    pub(super) fn for_each_line(
-        &mut self,
-        number: usize,
-        mut each: impl FnMut(&[u8]),
-    ) -> io::Result<u64> {
-        let mut seen = HashSet::new();
-        let mut piece = Vec::new();
-        for &(start, bytes) in &self.pieces[number] {
-            piece.resize(bytes, 0);
-            self.file.seek(SeekFrom::Start(start))?;
-            self.file.read_exact(&mut piece)?;
-            let lines = block::decompress_size_prepended(&piece).map_err(io::Error::other)?;
-            for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                if seen.insert(ReportKey::of(line)) {
-                    each(line);
-                }
-            }
-        }
-        Ok(seen.len() as u64)
+    /// How many pages have entries of a report.
+    pub(super) fn pages_of(&self, number: usize) -> usize {
+        self.pieces[number].len()
+    }
+
+    /// Reads the lines of a report that one of these pages has.
+    pub(super) fn lines(&mut self, number: usize, page: usize) -> io::Result<Vec<u8>> {
+        let (start, bytes) = self.pieces[number][page];
+        let mut piece = vec![0; bytes];
+        self.file.seek(SeekFrom::Start(start))?;
+        self.file.read_exact(&mut piece)?;
+        block::decompress_size_prepended(&piece).map_err(io::Error::other)
+    }
+}
+
+/// Recognises an entry that EC2 repeats, in a page or on the next one: a listing that shifts by a row repeats
+/// the last one.
+///
+/// A digest of each entry of two pages is held: 33 bytes an entry.
+#[derive(Default, Debug)]
+pub(super) struct Repeats {
+    last_page: HashSet<ReportKey>,
+    page: HashSet<ReportKey>,
+}
+
+impl Repeats {
+    /// Begins the next page.
+    pub(super) fn next_page(&mut self) {
+        self.last_page = std::mem::take(&mut self.page);
+    }
+
+    /// Whether the page or the one before had this line.
+    pub(super) fn has(&mut self, line: &[u8]) -> bool {
+        let key = ReportKey::of(line);
+        !self.page.insert(key) || self.last_page.contains(&key)
     }
 }
 
@@ -90,4 +104,33 @@ pub(super) fn write_line(lines: &mut Vec<u8>, entry: &EntryLine) -> io::Result<(
     serde_json::to_writer(&mut *lines, entry)?;
     lines.push(b'\n');
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_entry_is_recognised_in_its_page_and_on_the_next_one() {
+        let mut repeats = Repeats::default();
+        let mut has = |page: [&str; 3]| {
+            repeats.next_page();
+            page.map(|line| repeats.has(line.as_bytes()))
+        };
+        assert_eq!(has(["a", "b", "a"]), [false, false, true]);
+        assert_eq!(has(["b", "c", "b"]), [true, false, true]);
+        assert_eq!(has(["a", "b", "c"]), [false, true, true]);
+    }
+
+    #[test]
+    fn no_more_than_two_pages_of_entries_are_held() {
+        let mut repeats = Repeats::default();
+        for number in 0..10_000_u32 {
+            if number.is_multiple_of(100) {
+                repeats.next_page();
+            }
+            assert!(!repeats.has(&number.to_le_bytes()));
+        }
+        assert_eq!((repeats.last_page.len(), repeats.page.len()), (100, 100));
+    }
 }

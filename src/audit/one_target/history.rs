@@ -59,14 +59,20 @@ pub(crate) async fn carry_over(
 
 /// Checks that the entries objects of earlier runs still exist. Entries of a lost one are fetched again.
 async fn forget_lost_entries(run: &Run, target: &Target, records: &mut ReportRecords) {
+    let mut lost = Vec::new();
     for key in records.entries_keys() {
         let exists = run.bucket.exists(&key);
         // An object that cannot be looked at is taken to exist: nothing says that it is lost.
-        if !matches!(run.deadline.limit_write(exists).await, Ok(Ok(false))) {
-            continue;
+        if matches!(run.deadline.limit_write(exists).await, Ok(Ok(false))) {
+            lost.push(key);
         }
-        let reports = records.forget_entries_in(&key);
-        let (run_id, account_id, region) = (&run.facts.run_id, &target.account_id, &target.region);
+    }
+    if lost.is_empty() {
+        return;
+    }
+    let forgotten = records.forget_entries_in(&lost);
+    let (run_id, account_id, region) = (&run.facts.run_id, &target.account_id, &target.region);
+    for (key, reports) in lost.iter().zip(forgotten) {
         tracing::warn!(
             %run_id, %account_id, %region, object = key, reports,
             "an entries object of an earlier run is missing: the entries that EC2 still has are fetched again"
