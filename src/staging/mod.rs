@@ -95,6 +95,10 @@ impl StagedReports {
         if !self.records.record_listed(key) {
             return Ok(());
         }
+        if report.image_id.is_none() {
+            // It says nothing about any AMI.
+            self.records.record_observed(key);
+        }
         let look = match &mut self.facts {
             Some(facts) => Some(facts.names().look_number(report)?),
             None => None,
