@@ -89,6 +89,25 @@ impl Layout {
     }
 }
 
+/// What every key starts with, below the prefix.
+pub(crate) const ROOT: &str = "v1/";
+
+/// The key of the copy of the newest unscoped snapshot, from `v1/` on.
+pub(crate) const LATEST: &str = "v1/latest.json";
+
+/// The folder of all snapshots, from `v1/` on.
+pub(crate) const SNAPSHOTS: &str = "v1/snapshots/";
+
+/// Returns the key of the snapshot of the run that wrote an object for a target; `None` for any other key.
+pub(crate) fn snapshot_of(key: &str) -> Option<String> {
+    match ArchiveKey::parse(key)? {
+        (layout, ArchiveKey::Object(object)) => {
+            Some(layout.snapshot(&object.run_id, object.scheduled_at))
+        }
+        _ => None,
+    }
+}
+
 /// The kinds of objects that a run writes for each target.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ObjectKind {

@@ -3,6 +3,8 @@
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use image_usage_archive::domain::target::{AccountId, Region};
+use image_usage_archive::domain::usage::Verdict;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -13,6 +15,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Answer who uses an AMI, and what is not known.
+    Who(Who),
+    /// List the AMIs of an archive with their verdicts.
+    Images(Images),
     /// Check that nothing in an archive was lost or changed.
     Verify(Verify),
     /// Print the completions for a shell.
@@ -20,6 +26,78 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  image-usage who ami-0abcdef1234567890 s3://my-bucket/image-usage/
+  image-usage who ami-0abcdef1234567890 ./copy-of-the-archive --json | jq .verdict
+  image-usage who ami-0abcdef1234567890 ./copy-of-the-archive --history
+  IMAGE_USAGE_ARCHIVE=s3://my-bucket/image-usage/ image-usage who --gate - < retire.txt
+
+Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
+
+Exit status:
+  0  answered; with --gate: nobody was observed to use any of the AMIs over the observation time
+  1  with --gate: at least one AMI is in use, or was last seen in use
+  2  an AMI is not known, or something could not be read; with --gate also: a verdict is `unknown` or `gone`")]
+pub(crate) struct Who {
+    /// AMI IDs, or - to read them from the standard input, one a line; then s3://bucket/prefix/, or a folder with
+    /// a copy of it, unless IMAGE_USAGE_ARCHIVE names the archive.
+    #[arg(
+        required = true,
+        value_name = "AMI|ARCHIVE",
+        allow_hyphen_values = false
+    )]
+    pub(crate) arguments: Vec<String>,
+    /// Print one JSON document per AMI, each on a line.
+    #[arg(long, conflicts_with = "history")]
+    pub(crate) json: bool,
+    /// Print the verdict of every full run, oldest first.
+    #[arg(long)]
+    pub(crate) history: bool,
+    /// Exit with 0 only if nobody was observed to use any of the AMIs.
+    #[arg(long, conflicts_with = "history")]
+    pub(crate) gate: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  image-usage images s3://my-bucket/image-usage/
+  image-usage images ./copy-of-the-archive --verdict no_use_observed --region eu-west-1
+  image-usage images ./copy-of-the-archive --csv > images.csv
+
+Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
+
+Exit status:
+  0  every AMI of the newest full run is listed
+  2  something could not be read, or the run gave no verdicts")]
+pub(crate) struct Images {
+    /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]
+    pub(crate) archive: String,
+    /// Only AMIs with this verdict; can be given several times.
+    #[arg(long = "verdict", value_name = "VERDICT", value_parser = verdict)]
+    pub(crate) verdicts: Vec<Verdict>,
+    /// Only AMIs of this account.
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<AccountId>,
+    /// Only AMIs of this Region.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<Region>,
+    /// Print comma-separated values for a spreadsheet.
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+fn verdict(text: &str) -> Result<Verdict, String> {
+    let words = Verdict::ALL.map(Verdict::as_str);
+    let known = Verdict::ALL
+        .into_iter()
+        .find(|verdict| verdict.as_str() == text);
+    known.ok_or_else(|| format!("use one of {}", words.join(", ")))
 }
 
 #[derive(Args)]

@@ -139,12 +139,12 @@ impl Source {
         }
     }
 
-    /// Lists every key, with the object's size in bytes.
-    pub(crate) async fn list(&self) -> Result<BTreeMap<String, u64>, Unreadable> {
+    /// Lists every key that starts with `root`, which ends in `/`, with the object's size in bytes.
+    pub(crate) async fn list(&self, root: &str) -> Result<BTreeMap<String, u64>, Unreadable> {
         match self {
-            Self::Folder(folder) => list_folder(folder),
+            Self::Folder(folder) => list_folder(folder, root),
             Self::Bucket { bucket, prefix } => {
-                let root = format!("{prefix}v1/");
+                let root = format!("{prefix}{root}");
                 let listed = bucket.list(&root).await;
                 let listed = listed.map_err(|source| Unreadable::Bucket {
                     bucket: bucket.name().to_owned(),
@@ -155,6 +155,13 @@ impl Source {
                 Ok(listed.into_iter().map(below).collect())
             }
         }
+    }
+
+    /// Reads a whole object; `None` if there is none.
+    pub(crate) async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, Unreadable> {
+        let extend = |bytes: &mut Vec<u8>, chunk: &[u8]| bytes.extend_from_slice(chunk);
+        let read = self.fold(key, None, Vec::new, extend).await?;
+        Ok(read.map(|(bytes, _)| bytes))
     }
 
     /// Reads an object chunk by chunk into a value that `start` makes anew for each attempt. Returns the
@@ -214,19 +221,19 @@ fn read_file(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-/// Lists the files below `v1/`. A link to a folder is not followed: it is listed like a file, which is not
+/// Lists the files below a folder of the archive. A link to a folder is not followed: it is listed like a file, which is not
 /// part of an archive.
-fn list_folder(folder: &Path) -> Result<BTreeMap<String, u64>, Unreadable> {
+fn list_folder(folder: &Path, root: &str) -> Result<BTreeMap<String, u64>, Unreadable> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Unreadable::Folder { path, source }
     };
     // A folder that does not exist is an error; one without `v1` is not an archive.
     fs::read_dir(folder).map_err(failed(folder))?;
-    let root = folder.join("v1");
+    let path = folder.join(root);
     let mut listed = BTreeMap::new();
-    let mut folders = match root.is_dir() {
-        true => vec![(root, "v1/".to_owned())],
+    let mut folders = match path.is_dir() {
+        true => vec![(path, root.to_owned())],
         false => Vec::new(),
     };
     while let Some((path, key)) = folders.pop() {

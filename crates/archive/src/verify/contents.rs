@@ -10,7 +10,6 @@ use super::image_facts::{ImageFacts, ImageUses};
 use super::image_lines::{ImageLines, KnownImage, ObservedByKey, OfRun};
 use super::keys::object_key;
 use super::known_images::{self, KnownImages, KnownRun};
-use super::object::{Measured, ReadObject, read_object};
 use super::problem::Problem;
 use super::report_lines::{ClaimedReports, ReportLines};
 use crate::documents::{
@@ -21,6 +20,7 @@ use crate::domain::findings::ListedFindings;
 use crate::domain::report_key::ReportKey;
 use crate::domain::target::Target;
 use crate::layout::{Layout, below_prefix};
+use crate::named_object::{Measured, ReadObject, read_object};
 use crate::source::{Source, Unreadable};
 
 /// How many targets of a snapshot are read at a time.

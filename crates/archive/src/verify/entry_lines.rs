@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::image_facts::{ImageFacts, ImageUses};
-use super::object::LineCheck;
 use super::snapshot::is_as_written;
 use crate::documents::EntryLine;
 use crate::domain::report_key::ReportKey;
 use crate::domain::target::Target;
+use crate::named_object::LineCheck;
 
 pub(super) struct EntryLines<'a> {
     target: &'a Target,

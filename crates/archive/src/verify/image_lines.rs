@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 
 use super::image_facts::{ImageFacts, ImageUses, left_out, misquoted, usage_policy};
 use super::keys::object_key;
-use super::object::LineCheck;
 use super::problem::{is_bounded_by, unless};
 use super::snapshot::is_as_written;
 use crate::documents::{
@@ -21,6 +20,7 @@ use crate::domain::usage::{
     ImageUsage, LAUNCHES, MAX_CONSUMERS, REFERENCES, ReferencesLook, Verdict,
 };
 use crate::layout::{Layout, ObjectKind};
+use crate::named_object::LineCheck;
 
 /// The run that an images object is of, and what its other objects say.
 pub(super) struct OfRun<'a> {

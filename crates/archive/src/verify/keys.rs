@@ -5,8 +5,7 @@ use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::layout::{ArchiveKey, Layout, ObjectKey, ObjectKind};
 
-pub(super) const LATEST: &str = "v1/latest.json";
-pub(super) const SNAPSHOTS: &str = "v1/snapshots/";
+pub(super) use crate::layout::{LATEST, SNAPSHOTS, snapshot_of};
 
 /// Takes the key of an object of reports, entries or AMIs apart; `None` for any other key.
 pub(super) fn object_key(key: &str) -> Option<(Layout, ObjectKey)> {
@@ -57,13 +56,6 @@ pub(super) fn own_objects(line: &LedgerLine) -> [(ObjectKind, Option<&ArchivedOb
             images.and_then(|images| images.images_object.as_ref()),
         ),
     ]
-}
-
-/// Returns the key of the snapshot of the run that wrote an object of reports, entries or AMIs; `None` for
-/// any other key. Keys are those from `v1/` on.
-pub(super) fn snapshot_of(key: &str) -> Option<String> {
-    let (layout, object) = object_key(key)?;
-    Some(layout.snapshot(&object.run_id, object.scheduled_at))
 }
 
 /// Returns the run of a snapshot by the name of the object, which may not be that of a run.

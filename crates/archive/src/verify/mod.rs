@@ -68,7 +68,6 @@ mod image_lines;
 mod keys;
 mod known_images;
 mod ledger;
-mod object;
 mod others;
 mod outline;
 mod problem;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::image_facts::ImageFacts;
 use super::keys::layout_of;
-use super::object::LineCheck;
 use super::snapshot::is_as_written;
 use crate::documents::{AUDITOR_VERSION, ArchivedLine, Counts, ReportLine, Snapshot};
 use crate::domain::entries_status::EntriesStatus;
@@ -14,6 +13,7 @@ use crate::domain::report_key::ReportKey;
 use crate::domain::run_id::RunId;
 use crate::domain::target::Target;
 use crate::layout::{Layout, ObjectKind};
+use crate::named_object::LineCheck;
 
 /// The reports whose entries are in one entries object: the ID of each, and how many entries it has.
 pub(super) type ClaimedReports = HashMap<ReportKey, (String, u64)>;

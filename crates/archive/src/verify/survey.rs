@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::contents::{Claim, Contents, Observed, read_contents};
 use super::keys::{LATEST, SNAPSHOTS, litter, snapshot_of};
 use super::known_images::KnownRun;
-use super::object::{Measured, measure};
 use super::outline::Outline;
 use super::snapshot::read_snapshot;
 use crate::domain::digest::sha256_hex;
 use crate::domain::report_key::ReportKey;
-use crate::layout::below_prefix;
+use crate::layout::{ROOT, below_prefix};
+use crate::named_object::{Measured, measure};
 use crate::source::{Source, Unreadable};
 
 /// What was read of an archive; [`check`](super::check) evaluates it.
@@ -82,7 +82,7 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 /// Fails if the archive as a whole cannot be read. Single objects that cannot be read are part of the
 /// survey.
 pub async fn survey(archive: &Source, progress: OnProgress<'_>) -> Result<Survey, Unreadable> {
-    let listing = archive.list().await?;
+    let listing = archive.list(ROOT).await?;
     if listing
         .iter()
         .all(|(key, bytes)| litter(key, *bytes).is_some())
@@ -111,7 +111,7 @@ pub async fn survey(archive: &Source, progress: OnProgress<'_>) -> Result<Survey
     reading.runs().await?;
     if !reading.has_latest() {
         // A run may have ended since the listing: its snapshot was written before it became the latest.
-        reading.survey.listing = archive.list().await?;
+        reading.survey.listing = archive.list(ROOT).await?;
         reading.total_bytes = reading.survey.listing.values().sum();
         reading.runs().await?;
         reading.latest().await?;
@@ -171,7 +171,7 @@ impl Reading<'_> {
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
-            match read_bytes(self.archive, &key).await {
+            match self.archive.read(&key).await {
                 // Deleted since it was listed.
                 Ok(None) => {}
                 Ok(Some(bytes)) => {
@@ -261,12 +261,6 @@ impl Reading<'_> {
         }
         Ok(())
     }
-}
-
-async fn read_bytes(archive: &Source, key: &str) -> Result<Option<Vec<u8>>, Unreadable> {
-    let extend = |bytes: &mut Vec<u8>, chunk: &[u8]| bytes.extend_from_slice(chunk);
-    let read = archive.fold(key, None, Vec::new, extend).await?;
-    Ok(read.map(|(bytes, _)| bytes))
 }
 
 impl Survey {

@@ -1,4 +1,6 @@
 //! The commands, a file each.
 
 pub(crate) mod completions;
+pub(crate) mod images;
 pub(crate) mod verify;
+pub(crate) mod who;

@@ -15,19 +15,19 @@ const MAX_LISTED_LINES: usize = 3;
 
 /// An object as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Measured {
-    pub(super) sha256: String,
-    pub(super) bytes: u64,
-    pub(super) lines: u64,
+pub(crate) struct Measured {
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+    pub(crate) lines: u64,
 }
 
 impl Measured {
-    pub(super) fn is(&self, named: &ArchivedObject) -> bool {
+    pub(crate) fn is(&self, named: &ArchivedObject) -> bool {
         (self.bytes, &self.sha256) == (named.bytes, &named.sha256)
     }
 
     /// Describes how the object differs from the one that a snapshot names.
-    pub(super) fn difference(&self, snapshot_key: &str, named: &ArchivedObject) -> String {
+    pub(crate) fn difference(&self, snapshot_key: &str, named: &ArchivedObject) -> String {
         let of_version = match &named.version_id {
             Some(version_id) => format!(" for its version {version_id}"),
             None => String::new(),
@@ -40,28 +40,28 @@ impl Measured {
     }
 
     /// Describes how the number of lines differs from the one that a snapshot states.
-    pub(super) fn line_difference(&self, key: &str, named: &ArchivedObject) -> Option<String> {
+    pub(crate) fn line_difference(&self, key: &str, named: &ArchivedObject) -> Option<String> {
         let (count, said) = (self.lines, named.lines);
         (count != said).then(|| format!("has {count} lines; {key} states {said}"))
     }
 }
 
 /// Checks the lines of an object, one after the other.
-pub(super) trait LineCheck {
+pub(crate) trait LineCheck {
     /// Checks a line; fails with what is wrong with it.
     fn check(&mut self, line: &[u8]) -> Result<(), String>;
 }
 
 /// An object that was read.
-pub(super) struct ReadObject<L> {
+pub(crate) struct ReadObject<L> {
     /// `None` if there is no such object, or if it cannot be read.
-    pub(super) measured: Option<Measured>,
+    pub(crate) measured: Option<Measured>,
     /// What checked its lines; `None` unless it is the object that the snapshot names and is sound.
-    pub(super) lines: Option<L>,
+    pub(crate) lines: Option<L>,
     /// What is wrong with it.
-    pub(super) problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// Why it cannot be read.
-    pub(super) unreadable: Option<String>,
+    pub(crate) unreadable: Option<String>,
 }
 
 impl<L> ReadObject<L> {
@@ -78,7 +78,7 @@ impl<L> ReadObject<L> {
 /// Reads an object that a snapshot names: checks that it is the same, then its lines.
 ///
 /// The lines of an object that is not the same are not reported: nothing follows from them.
-pub(super) async fn read_object<L: LineCheck>(
+pub(crate) async fn read_object<L: LineCheck>(
     archive: &Source,
     snapshot_key: &str,
     named: &ArchivedObject,
@@ -157,7 +157,7 @@ async fn find_version<'a, L: LineCheck>(
 }
 
 /// Measures an object; `None` if there is none. Its lines are taken from what a snapshot states.
-pub(super) async fn measure(
+pub(crate) async fn measure(
     archive: &Source,
     key: &str,
     version_id: Option<&str>,

@@ -1,0 +1,169 @@
+//! `image-usage images`: lists the AMIs of an archive with their verdicts.
+
+use std::process::ExitCode;
+
+use image_usage_archive::answer::{NoAnswer, Run, Selection, TargetImages};
+use image_usage_archive::aws::chain;
+use image_usage_archive::documents::ImageLine;
+use image_usage_archive::domain::usage::Verdict;
+use image_usage_archive::source::Source;
+
+use crate::args::Images;
+use crate::terminal;
+
+/// The exit status if something could not be read.
+const NOT_READABLE: u8 = 2;
+
+const COLUMNS: [&str; 8] = [
+    "account_id",
+    "region",
+    "image_id",
+    "name",
+    "verdict",
+    "last_observed",
+    "consumers",
+    "reasons",
+];
+
+type Row = [String; COLUMNS.len()];
+
+pub(crate) async fn run(arguments: Images) -> ExitCode {
+    match list(arguments).await {
+        Ok(status) => status.into(),
+        Err(problem) => {
+            terminal::print_error(&problem);
+            NOT_READABLE.into()
+        }
+    }
+}
+
+async fn list(arguments: Images) -> Result<u8, String> {
+    let Images {
+        archive,
+        verdicts,
+        account,
+        region,
+        csv,
+    } = arguments;
+    let archive = Source::at(&archive).await.map_err(|error| chain(&error))?;
+    let failed = |error: NoAnswer| chain(&error);
+    let run = Run::newest(&archive).await.map_err(failed)?;
+    if !run.has_verdicts() {
+        let run_id = &run.snapshot.run_id;
+        return Err(format!(
+            "the run {run_id} gave no verdicts: it was an older version, or AUDITOR_IMAGES was false"
+        ));
+    }
+    let selection = Selection {
+        account_id: account,
+        region,
+        ..Selection::default()
+    };
+    let is_wanted = |verdict: &Verdict| verdicts.is_empty() || verdicts.contains(verdict);
+    let targets = run.images(&archive, &selection, |line| (line.verdict, row(&line)));
+    let targets = targets.await.map_err(failed)?;
+    let rows = targets.iter().flat_map(|target| &target.images);
+    let rows: Vec<&Row> = rows
+        .filter(|(verdict, _)| is_wanted(verdict))
+        .map(|(_, row)| row)
+        .collect();
+    let printed = match csv {
+        true => csv_of(&rows),
+        false => table_of(&rows),
+    };
+    if terminal::print(printed.as_bytes()).is_err() {
+        return Ok(NOT_READABLE);
+    }
+    Ok(report_problems(&targets))
+}
+
+fn report_problems<T>(targets: &[TargetImages<T>]) -> u8 {
+    let problems = targets.iter().filter_map(|target| target.problem.as_ref());
+    problems.fold(0, |_, problem| {
+        terminal::print_error(problem);
+        NOT_READABLE
+    })
+}
+
+fn row(line: &ImageLine) -> Row {
+    let name = line.image.as_ref().and_then(|image| image.name.clone());
+    let consumers = line.consumers.len() as u64 + line.consumers_omitted;
+    let reasons: Vec<&str> = line.reasons.iter().map(|reason| reason.as_str()).collect();
+    [
+        line.account_id.to_string(),
+        line.region.to_string(),
+        line.image_id.clone(),
+        name.unwrap_or_default(),
+        line.verdict.as_str().to_owned(),
+        line.last_observed
+            .map(|time| time.to_string())
+            .unwrap_or_default(),
+        consumers.to_string(),
+        reasons.join(" "),
+    ]
+}
+
+/// A table for people: columns as wide as their widest cell.
+fn table_of(rows: &[&Row]) -> String {
+    let header = COLUMNS.map(str::to_owned);
+    let escaped: Vec<Row> = std::iter::once(&header)
+        .chain(rows.iter().copied())
+        .map(|row| row.each_ref().map(|cell| terminal::escape(cell)))
+        .collect();
+    let mut widths = [0; COLUMNS.len()];
+    for row in &escaped {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &Row| {
+        let cells = row.iter().zip(widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    escaped.iter().map(line).collect()
+}
+
+/// Source: <https://www.rfc-editor.org/rfc/rfc4180>
+fn csv_of(rows: &[&Row]) -> String {
+    let header = COLUMNS.map(str::to_owned);
+    let line = |row: &Row| row.each_ref().map(|cell| csv_cell(cell)).join(",") + "\r\n";
+    std::iter::once(&header)
+        .chain(rows.iter().copied())
+        .map(line)
+        .collect()
+}
+
+/// Quotes a cell, and keeps a spreadsheet from taking it for a formula.
+///
+/// Source: <https://owasp.org/www-community/attacks/CSV_Injection>
+fn csv_cell(cell: &str) -> String {
+    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let apostrophe = if is_formula { "'" } else { "" };
+    format!(
+        "\"{apostrophe}{}\"",
+        terminal::escape(cell).replace('"', "\"\"")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_that_looks_like_a_formula_is_a_text_in_a_spreadsheet() {
+        for (cell, expected) in [
+            ("=1+1", "\"'=1+1\""),
+            ("+1", "\"'+1\""),
+            ("-1", "\"'-1\""),
+            ("@SUM(1)", "\"'@SUM(1)\""),
+            ("\t=1", "\"'\\u{9}=1\""),
+            ("golden \"a\", b", "\"golden \"\"a\"\", b\""),
+            ("111122223333", "\"111122223333\""),
+        ] {
+            assert_eq!(csv_cell(cell), expected);
+        }
+    }
+}
