@@ -7,3 +7,4 @@ mod images_of_runs;
 mod s3;
 mod verify;
 mod verify_images;
+mod who;

@@ -8,7 +8,7 @@ use crate::archive::Archive;
 use crate::s3::{Server, error};
 
 /// The program with nothing of this machine's configuration.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_image-usage"));
     program
         .args(arguments)
@@ -32,13 +32,13 @@ fn in_s3(location: &str, endpoint: &str) -> Command {
 
 const IN_S3: &str = "s3://archive/image-usage/";
 
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn run(mut program: Command) -> Ran {
+pub(crate) fn run(mut program: Command) -> Ran {
     let Output {
         status,
         stdout,

@@ -98,9 +98,13 @@ fn known_lines(known: &Known, days: u32, run: &Run, lines: &mut Vec<String>) {
     lines.push(format!(
         "{image_id}{name} in {account_id}/{region}: {verdict}"
     ));
+    let as_of = line
+        .as_of
+        .map_or("nothing was observed yet".to_owned(), |at| {
+            format!("as of {at}")
+        });
     lines.push(format!(
-        "  as of {}, by the run of {}",
-        time(line.as_of),
+        "  {as_of}, by the run of {}",
         run.snapshot.started_at
     ));
     if known.is_of_earlier_run {
