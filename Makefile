@@ -57,7 +57,7 @@ bench: .tools/bench/.complete .tools/cargo-lambda/.complete $(BENCH)/node/bundle
 $(BENCH)/node/bundle.cjs: $(wildcard benches/candidates/node/*) .tools/bench/.complete
 	.ci/bundle-node-candidate.sh "$(@D)"
 
-bench-memory: build ## Measure the function's memory with up to 1,000,000 reports (the first build takes 10 minutes)
+bench-memory: build ## Measure the function's memory with up to 1,000,000 reports, and 500,000 entries of one (the first build takes 10 minutes)
 	cargo build --release --locked
 	python3 benches/memory.py "$(RELEASE)" "$(BINARIES)"
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Measures the function's peak memory with targets of several sizes.
+"""Measures the function's peak memory with targets of several sizes, and with one report of many entries.
 
     python benches/memory.py FOLDER-OF-THE-FUNCTION [FOLDER-OF-THE-LOCAL-AWS]
 
 Runs the function twice for each size, in a process of its own, and checks that every report is archived once.
-Ends with status 1 if the peak with the largest target exceeds 128 MB.
+Ends with status 1 if the peak with the largest target exceeds 128 MB, or if the peak with the largest report exceeds
+1.5 times the one with the smallest.
 """
 
 import gzip
@@ -21,6 +22,9 @@ from function import ACCOUNT, Function, LocalAws, scheduled_event  # noqa: E402
 # local AWS, which searches all reports in every call, would take hours, and EC2 longer than a run may take.
 SIZES = [(60_000, True), (120_000, True), (60_000, False), (250_000, False), (1_000_000, False)]
 LARGEST_MEGABYTES = 128
+# Numbers of entries of one report.
+ENTRIES = [5_000, 500_000]
+LARGEST_RATIO = 1.5
 
 
 def check_archive(root, summary, reports):
@@ -37,12 +41,12 @@ def check_archive(root, summary, reports):
     return target["pages"]
 
 
-def measure(binary, local_aws, reports, entries):
+def measure(binary, local_aws, options, entries):
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         folder = Path(folder)
         aws = LocalAws(
             local_aws,
-            *("--regions", "us-east-1", "--reports", reports, "--bucket", "archive"),
+            *("--regions", "us-east-1", *options, "--bucket", "archive"),
             *("--s3-root", folder / "s3", "--max-seconds", 3600),
         )
         log = (folder / "log").open("w")
@@ -83,14 +87,23 @@ def main():
     print(f"{'reports':>10} {'entries':>7} {'pages':>6} {'peak MB':>8} {'ratio':>6} {'seconds':>8}")
     first, largest = {}, {}
     for size, entries in SIZES:
-        reports, pages, peak, seconds = measure(binary, local_aws, size, entries)
+        reports, pages, peak, seconds = measure(binary, local_aws, ["--reports", size], entries)
         ratio = peak / first.setdefault(entries, peak)
         largest[size] = max(peak, largest.get(size, 0))
         print(f"{reports:>10,} {'yes' if entries else 'no':>7} {pages:>6,} {peak:>8.1f} {ratio:>6.2f} {seconds:>8.1f}", flush=True)
     size, peak = max(largest), max(largest.values())
     met = peak <= LARGEST_MEGABYTES
     print(f"peak with up to {size:,} reports in a target: {peak:.1f} MB, target ≤ {LARGEST_MEGABYTES} MB: {'met' if met else 'NOT met'}")
-    if not met:
+    print(f"\n{'entries of a report':>19} {'peak MB':>8} {'seconds':>8}")
+    peaks = []
+    for entries in ENTRIES:
+        _, _, peak, seconds = measure(binary, local_aws, ["--empty", "--entries", entries], True)
+        peaks.append(peak)
+        print(f"{entries:>19,} {peak:>8.1f} {seconds:>8.1f}", flush=True)
+    ratio = peaks[-1] / peaks[0]
+    is_flat = ratio <= LARGEST_RATIO
+    print(f"ratio {ratio:.2f}, target ≤ {LARGEST_RATIO}: {'met' if is_flat else 'NOT met'}")
+    if not (met and is_flat):
         sys.exit(1)
 
 

@@ -136,14 +136,15 @@ impl Deadline {
         total.fetch_add(milliseconds(took), Ordering::Relaxed);
     }
 
-    /// How long the targets whose attempt has not begun will take besides their entries, by the average so far.
+    /// The time for the targets whose attempt has not begun: twice what they will take besides their entries, by
+    /// the average so far.
     fn waiting_time(&self) -> Duration {
         let work = self.0.work_milliseconds.load(Ordering::Relaxed);
         let entries = self.0.entries_milliseconds.load(Ordering::Relaxed);
         let waiting = self.0.waiting_targets.load(Ordering::Relaxed);
         let rounds = waiting.div_ceil(self.0.max_concurrent_targets) as u64;
         let attempts = self.0.attempts.load(Ordering::Relaxed).max(1) as u64;
-        Duration::from_millis(work.saturating_sub(entries).saturating_mul(rounds) / attempts)
+        2 * Duration::from_millis(work.saturating_sub(entries).saturating_mul(rounds) / attempts)
     }
 
     /// The share of the time in which a target begins to fetch its entries: the same for every target that is
@@ -165,11 +166,14 @@ impl Deadline {
         }
     }
 
-    /// Whether the targets that wait leave time for another share: twice what they will probably take is
-    /// theirs.
+    /// Whether the targets that wait leave time for another share.
     pub(crate) fn has_time_for_another_share(&self) -> bool {
+        let reserved = match self.waiting_time() {
+            Duration::ZERO => Duration::ZERO,
+            waiting => waiting + self.0.time_left / MAX_SHARES,
+        };
         let left = self.stop_reading_at();
-        left.saturating_duration_since(Instant::now()) > 2 * self.waiting_time()
+        left.saturating_duration_since(Instant::now()) > reserved
     }
 
     /// Whether there is time left to read.
@@ -251,7 +255,7 @@ pub(crate) struct Share {
 impl Share {
     /// How long it is. It grows as other targets are done.
     ///
-    /// What the waiting targets will take is reserved for them, but never more than half of the time, so that
+    /// The time for the waiting targets is reserved for them, but never more than half of the time, so that
     /// entries get further in every run.
     pub(crate) fn time(&self) -> Duration {
         let Deadline(clock) = &self.deadline;
@@ -340,8 +344,10 @@ mod tests {
         deadline.record_attempt(Duration::from_secs(10));
         assert_eq!(share.time().as_secs(), 4);
         assert!(!deadline.has_time_for_another_share());
-        // Now they take 250 s on average.
-        deadline.record_attempt(Duration::ZERO);
+        // Now they take 125 s on average.
+        for _ in 0..3 {
+            deadline.record_attempt(Duration::ZERO);
+        }
         assert_eq!(share.time().as_secs(), 7);
         assert!(deadline.has_time_for_another_share());
     }

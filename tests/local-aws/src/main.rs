@@ -3,8 +3,8 @@
 
 use clap::Parser;
 use local_aws::{
-    CLASSIC_REGIONS, Clock, DEFAULT_ACCOUNT, Fault, LocalAws, RoleOptions, SeedOptions, World,
-    world_json,
+    CLASSIC_REGIONS, Clock, DEFAULT_ACCOUNT, Entry, Fault, LocalAws, Report, RoleOptions,
+    SeedOptions, World, world_json,
 };
 use serde_json::json;
 use std::error::Error;
@@ -54,6 +54,9 @@ struct Arguments {
     /// Adds one AMI for each verdict to each account and Region, with 20 reports in all
     #[arg(long)]
     verdicts: bool,
+    /// Creates one more report in each target, with this many entries
+    #[arg(long, value_name = "NUMBER")]
+    entries: Option<usize>,
     /// Creates no reports and no AMIs
     #[arg(long)]
     empty: bool,
@@ -159,6 +162,32 @@ fn fill(world: &World, arguments: &Arguments) {
             one_of_each_verdict: arguments.verdicts,
             ..SeedOptions::default()
         });
+    }
+    if let Some(entries) = arguments.entries {
+        for account in &arguments.accounts {
+            for region in world.enabled_regions(account) {
+                let large = large_report(world, &format!("amiur-{region}"), entries);
+                world.put_report(account, &region, large);
+            }
+        }
+    }
+}
+
+fn large_report(world: &World, id: &str, entries: usize) -> Report {
+    let now = world.clock().now();
+    let entry = |number: usize| Entry {
+        resource_type: Some("ec2:Instance".to_owned()),
+        account_id: Some(format!("{number:012}")),
+        usage_count: Some(1),
+    };
+    Report {
+        report_id: Some(id.to_owned()),
+        image_id: Some("ami-0123456789abcdef0".to_owned()),
+        state: Some("available".to_owned()),
+        creation_time: Some(now - time::Duration::DAY),
+        expiration_time: Some(now + time::Duration::days(29)),
+        entries: (0..entries).map(entry).collect(),
+        ..Report::default()
     }
 }
 
