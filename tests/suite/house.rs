@@ -14,7 +14,8 @@ const FUNCTION: &[&[&str]] = &[
 
 /// The modules of the archive's library, top floor first.
 const ARCHIVE: &[&[&str]] = &[
-    &["verify"],
+    &["answer", "verify"],
+    &["named_object"],
     &["source"],
     &["aws"],
     &["layout", "line_reader"],
