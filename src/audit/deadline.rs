@@ -21,8 +21,8 @@ const MAX_RUN: Duration = Duration::from_secs(900);
 const ARCHIVE_CALL: Duration = Duration::from_secs(1);
 
 /// The calls that finish a target once reading has stopped: its earlier lines, the end of its entries, the
-/// last part of its reports, and their completion.
-const CALLS_TO_FINISH: u32 = 4;
+/// last part of its reports, and their completion; the earlier lines of its AMIs, and their new ones.
+const CALLS_TO_FINISH: u32 = 6;
 
 /// The calls after the last target: the snapshot, then reading and writing `latest.json`.
 const CALLS_TO_PUBLISH: u32 = 3;
@@ -34,7 +34,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const ARCHIVE_BYTES_PER_SECOND: u32 = 2 * 1024 * 1024;
 
 /// What one target adds to a snapshot: its ledger line, with an error.
-const LEDGER_LINE_BYTES: usize = 700;
+const LEDGER_LINE_BYTES: usize = 1_100;
 
 /// What the listed findings add to a snapshot, with a few tags each.
 const LISTED_FINDINGS_BYTES: usize = 1024 * 1024;
