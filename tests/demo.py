@@ -50,6 +50,7 @@ SECOND_ID = "00fae4a6-5b3d-4d8e-9a57-6c1de04f8b21"
 HOUR_OF_RUNS = 6
 SECONDS_PER_DAY = 86_400
 
+OBJECTS = ("object", "entries_object", "images_object")
 MAX_FINDINGS_PER_KIND = 4
 MAX_FINDINGS_PER_KIND_IF_BRIEF = 2
 MAX_CHANGES_PER_KIND = 3
@@ -139,6 +140,7 @@ def denials():
     """Returns the options that make the local AWS deny the two Regions of the demo."""
     return [
         *("--regions", ",".join([*REGIONS, DENIED_REGION])),
+        "--verdicts",
         *("--fault", f"region={DENIED_REGION},op=DescribeImageUsageReports,kind=denied"),
         *("--fault", f"region={UNREADABLE_REGION},op=DescribeImageUsageReportEntries,kind=denied"),
     ]
@@ -179,6 +181,9 @@ def settings_of_demo():
         "AUDITOR_REGIONS": ",".join([*REGIONS, DENIED_REGION]),
         # Small, so that a target has several pages.
         "AUDITOR_PAGE_SIZE": "25",
+        # EC2 keeps a report for less than 30 days, and the demo has no older run.
+        "AUDITOR_OBSERVATION_DAYS": "28",
+        "AUDITOR_IMAGE_REFERENCES": "true",
     }
 
 
@@ -282,6 +287,15 @@ def lines_of(archived):
     return [json.loads(line) for line in lines]
 
 
+def images_held(endpoint, target):
+    """Returns the verdict that the local AWS expects of some AMIs of a target."""
+    query = urllib.parse.urlencode({name: target[name] for name in ("account_id", "region")})
+    _, body = send(f"{endpoint}/_local-aws/images?{query}")
+    images = json.loads(body)
+    tags = {image["image_id"]: {tag["key"]: tag["value"] for tag in image["tags"]} for image in images}
+    return {image_id: tags_of["expected-verdict"] for image_id, tags_of in tags.items() if "expected-verdict" in tags_of}
+
+
 def archived_entries(report):
     """Returns the archived entries of a report; an empty list if no usage was observed."""
     lines = gzip.decompress(stored(report["entries"]["key"]).read_bytes()).splitlines()
@@ -309,6 +323,12 @@ def check_target(target, endpoint):
         lines_of(target["entries_object"])
     if sorted(report["report_id"] for report in reports) != sorted(held):
         raise Failed(f"{target['object']['key']} does not have each report of its target exactly once")
+    lines = {line["image_id"]: line for line in lines_of(target["images_object"])}
+    for image_id, expected in images_held(endpoint, target).items():
+        # Where entries are denied, nothing is known of their use.
+        verdict = lines[image_id]["verdict"]
+        if target["region"] != UNREADABLE_REGION and verdict != expected:
+            raise Failed(f"the verdict of {image_id} is {verdict} instead of {expected}: {lines[image_id]}")
     for report in reports:
         is_archived = report["entries"]["status"] == "archived"
         if is_archived != (report["state"] == "available" and target["region"] != UNREADABLE_REGION):
@@ -343,6 +363,7 @@ def show(summary, snapshot):
     print("\nThe function's response on the second day\n")
     print_lines(json.dumps(summary, indent=2).splitlines())
     show_findings(snapshot, MAX_FINDINGS_PER_KIND)
+    show_verdicts(snapshot)
     show_changes(snapshot["changes"])
     show_targets(snapshot)
     show_objects(summary, snapshot)
@@ -350,6 +371,7 @@ def show(summary, snapshot):
 
 def show_briefly(snapshot):
     show_findings(snapshot, MAX_FINDINGS_PER_KIND_IF_BRIEF)
+    show_verdicts(snapshot)
     show_targets(snapshot)
 
 
@@ -369,6 +391,13 @@ def show_findings(snapshot, max_per_kind):
 def show_omitted(count):
     if count > 0:
         print_lines([f"and {count} more"], indent=4)
+
+
+def show_verdicts(snapshot):
+    counts = snapshot["counts"]["images"]
+    print(f"\nAMIs by verdict: {counts['total']}\n")
+    verdicts = ("in_use", "last_seen_in_use", "no_use_observed", "unknown", "gone")
+    print_lines(aligned([[verdict, counts[verdict]] for verdict in verdicts]))
 
 
 def show_changes(changes):
@@ -402,7 +431,7 @@ def show_targets(snapshot):
 
 def show_objects(summary, snapshot):
     print("\nThe archive. Every checksum, every report and its entries match what the local AWS holds\n")
-    keys = [target[name]["key"] for target in snapshot["targets"] for name in ("object", "entries_object") if target[name]]
+    keys = [target[name]["key"] for target in snapshot["targets"] for name in OBJECTS if target[name]]
     for key in [summary["snapshot"]["key"], f"{PREFIX}v1/latest.json", *keys]:
         print(f"  {stored(key).relative_to(ROOT)}")
 
@@ -437,6 +466,7 @@ def run(binaries, services, brief):
     else:
         show(summary, snapshot)
     verify(binaries)
+    ask(binaries, snapshot, endpoint)
 
 
 def audit(lambda_service, services, event, endpoint):
@@ -453,12 +483,30 @@ def audit(lambda_service, services, event, endpoint):
 
 def verify(binaries):
     """Runs `image-usage verify` on the archive, as any user can."""
+    run_command_line(binaries, "verify", stored(PREFIX).relative_to(ROOT))
+
+
+def ask(binaries, snapshot, endpoint):
+    """Checks that the gate is open for an AMI that nobody was observed to use and for no other; then runs
+    `image-usage who` for one in use."""
+    [target] = [target for target in snapshot["targets"] if target["region"] == IMAGE_REGION]
+    images = {verdict: image_id for image_id, verdict in images_held(endpoint, target).items()}
     archive = stored(PREFIX).relative_to(ROOT)
-    print(f"\n$ {COMMAND_LINE} verify {archive}\n", flush=True)
-    command = [binaries / COMMAND_LINE, "verify", archive]
+    for verdict, image_id in images.items():
+        command = [binaries / COMMAND_LINE, "who", image_id, archive, "--gate"]
+        done = subprocess.run(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL)
+        expected = {"no_use_observed": 0, "in_use": 1, "last_seen_in_use": 1}.get(verdict, 2)
+        if done.returncode != expected:
+            raise Failed(f"the gate ended with {done.returncode} for {image_id}, whose verdict is {verdict}")
+    run_command_line(binaries, "who", images["in_use"], archive)
+
+
+def run_command_line(binaries, *arguments):
+    print(f"\n$ {' '.join(map(str, (COMMAND_LINE, *arguments)))}\n", flush=True)
+    command = [binaries / COMMAND_LINE, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=clean_environment(), timeout=INVOCATION_SECONDS)
     if done.returncode != 0:
-        raise Failed(f"{COMMAND_LINE} verify ended with exit status {done.returncode}")
+        raise Failed(f"{COMMAND_LINE} {arguments[0]} ended with exit status {done.returncode}")
 
 
 def report_failure(name, error):
