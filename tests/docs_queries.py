@@ -43,6 +43,8 @@ LATEST = "image-usage/v1/latest.json"
 DUCKDB_OBJECT_BYTES = 16 * 1024 * 1024
 IMAGE = re.search(r"image_id = '(ami-\w+)'", ALL_TEXT)[1]
 
+OBJECTS = ("object", "entries_object", "images_object")
+
 failures = []
 
 
@@ -64,7 +66,10 @@ class Archive:
         self.folder = folder
         self.snapshot = json.loads((folder / LATEST).read_text())
         self.targets = self.snapshot["targets"]
-        self.objects = [t[name] for t in self.targets for name in ("object", "entries_object") if t[name]]
+        self.objects = [t[name] for t in self.targets for name in OBJECTS if t[name]]
+        self.images = [
+            json.loads(line) for t in self.targets if t["images_object"] for line in lines(folder / t["images_object"]["key"])
+        ]
         self.reports = list(self.reports_of(self.snapshot))
         snapshots = [json.loads(path.read_text()) for path in folder.glob("image-usage/v1/snapshots/*/*.json")]
         self.runs = sorted(snapshots, key=lambda snapshot: snapshot["run_id"])
@@ -99,7 +104,7 @@ class Archive:
             (folder / key).parent.mkdir(parents=True)
             (folder / key).write_bytes(empty)
             target["object"].update(sha256=hashlib.sha256(empty).hexdigest(), bytes=len(empty), lines=0)
-            target.update(reports=0, entries_object=None)
+            target.update(reports=0, entries_object=None, images_object=None)
         nothing = {"previous": None, "status": "complete", "targets": complete, "findings": [], "changes": None}
         snapshot = json.dumps({**self.snapshot, **nothing})
         date = self.snapshot["scheduled_at"][:10]
@@ -209,20 +214,8 @@ def consumers(archive):
     return sorted(rows)
 
 
-def without_observed_usage(archive):
-    by_image = {}
-    for _, report in last_seen(archive).values():
-        if report["creation_time"]:
-            image = tuple(report[name] for name in ("account_id", "region", "image_id"))
-            by_image.setdefault(image, []).append(report)
-    rows = []
-    for image, reports in sorted(by_image.items()):
-        reports.sort(key=lambda report: moment(report["creation_time"]))
-        read = [report for report in reports if report["entries"]["status"] == "archived"]
-        if read and read[-1]["entries"]["count"] == 0:
-            observed_at, looked_at = moment(read[-1]["creation_time"]), read[-1]["resource_types"]
-            rows.append((*image, observed_at, looked_at, read[-1]["requested_account_ids"], reports[-1]["state"]))
-    return rows
+def most_frequent(words):
+    return sorted(Counter(words).items(), key=lambda row: (-row[1], row[0]))
 
 
 def unarchived(archive):
@@ -250,6 +243,9 @@ def changed(archive):
                 rows.append((scheduled_at, f"report gone{loss}", subject(report)))
             for report in changes["changed_state"]:
                 rows.append((scheduled_at, f"report {report['to'] or 'without a state'}", subject(report)))
+            for image in changes["verdicts"]:
+                change = f"verdict {image['to']} instead of {image['from']}"
+                rows.append((scheduled_at, change, "/".join(image[name] for name in ("account_id", "region", "image_id"))))
     return sorted(rows)
 
 
@@ -259,7 +255,11 @@ def subject(report):
 
 VIEWS = "The views that the queries use, in DuckDB"
 VIEW_OF_ENTRIES = "The view of the entries, in DuckDB; it fails while the archive has none"
-OF_ENTRIES = "Who uses this AMI, and since when"
+VIEW_OF_IMAGES = "The view of the AMIs, in DuckDB; it fails while the archive has none"
+OF_ENTRIES = "Every report's view of who uses this AMI, and since when"
+BY_VERDICT = "AMIs by verdict, in the newest full audit"
+BY_REASON = "What keeps AMIs from the verdict no_use_observed, in the newest full audit"
+ALL_VIEWS = (VIEWS, VIEW_OF_ENTRIES, VIEW_OF_IMAGES)
 
 # What each block prints, or the rows of its last statement.
 EXPECTED = {
@@ -275,10 +275,10 @@ EXPECTED = {
     ),
     VIEWS: lambda archive: [],
     VIEW_OF_ENTRIES: lambda archive: [],
+    VIEW_OF_IMAGES: lambda archive: [],
     OF_ENTRIES: consumers,
-    "AMIs whose last report observed no usage: where to ask further, and no list of what nobody uses": (
-        without_observed_usage
-    ),
+    BY_VERDICT: lambda archive: most_frequent(image["verdict"] for image in archive.images),
+    BY_REASON: lambda archive: most_frequent(reason for image in archive.images for reason in image["reasons"]),
     "What changed in the last seven days; of each change, at most the 1,000 that a snapshot lists": changed,
     "Reports that are about to be lost: their entries are not in the archive": lambda archive: [
         (moment(time), *rest) for time, *rest in unarchived(archive)
@@ -391,11 +391,12 @@ def run_shell_block(archive, kind, title, text):
 
 def run_sql_block(archive, kind, title, text, database, athena):
     found, expected = run_sql(text, database), EXPECTED[title](archive)
-    if title in (VIEW_OF_ENTRIES, OF_ENTRIES) and not archive.entries:
+    needs_entries, needs_images = title in (VIEW_OF_ENTRIES, OF_ENTRIES), title in (VIEW_OF_IMAGES, BY_VERDICT, BY_REASON)
+    if needs_entries and not archive.entries or needs_images and not archive.images:
         check(f"{title} ({kind}) fails", isinstance(found, str), True)
     else:
         check(f"{title} ({kind})", found, expected)
-    if title in (VIEWS, VIEW_OF_ENTRIES):
+    if title in ALL_VIEWS:
         return 1
     check(f"{title} ({kind}, as in Athena)", run_in_athena(text, athena), expected)
     return 2
@@ -408,7 +409,7 @@ def run_in_athena(text, athena):
 def check_expectations(archive):
     """Checks that every query has a result in the demo's archive: otherwise running it would prove nothing."""
     for title, expected in EXPECTED.items():
-        if title not in (VIEWS, VIEW_OF_ENTRIES):
+        if title not in ALL_VIEWS:
             check(f"the demo's archive has a result for `{title}`", bool(expected(archive)), True)
     check("the documented queries", sorted(title for _, title, _ in blocks()), sorted(EXPECTED))
 

@@ -621,7 +621,8 @@ impl Kills {
         match objects.keys().filter(|key| key.contains(run_id)).count() {
             _ if left.contains_key(run_id) => "after the snapshot",
             0 => "before reports",
-            3 => "between reports and snapshot",
+            // Reports and AMIs of three targets.
+            6 => "between reports and snapshot",
             _ => "between reports and reports",
         }
     }
