@@ -22,7 +22,7 @@ use tempfile::SpooledTempFile;
 use super::interner::Interner;
 
 /// How much is sorted in memory: about 20,000 reports.
-const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
 /// How much of each chunk is held while the chunks are merged. LZ4 finds no repetition that is further back.
 const BLOCK_BYTES: usize = 64 * 1024;

@@ -27,4 +27,5 @@ mod runs;
 mod schemas;
 mod sixty_days;
 mod superseding_reports;
+mod verdicts_over_sixty_days;
 mod verify;

@@ -22,9 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(170);
 const SLACK: Duration = Duration::from_secs(20);
 
 const SNAPSHOTS: &str = "image-usage/v1/snapshots/";
-const FOLDERS: [&str; 3] = [
+const FOLDERS: [&str; 4] = [
     "image-usage/v1/reports/",
     "image-usage/v1/entries/",
+    "image-usage/v1/images/",
     SNAPSHOTS,
 ];
 
