@@ -16,6 +16,7 @@ mod faults;
 mod fuzz_corpus;
 mod harness;
 mod house;
+mod images;
 mod invalid_input;
 mod lambda;
 mod matrix;
