@@ -253,7 +253,7 @@ async fn a_target_that_comes_too_late_keeps_its_lines_for_the_next_run() {
     };
     days.aws
         .faults()
-        .add(Fault::new(slow).on(IMAGES).when(When::FirstN(1)));
+        .add(Fault::new(slow).on(IMAGES).in_region(REGION));
     days.world.clock().advance(Duration::DAY);
     let auditor = days.auditor().await;
     let late = run_within(
@@ -273,6 +273,7 @@ async fn a_target_that_comes_too_late_keeps_its_lines_for_the_next_run() {
         has_lines || ledger["earlier_objects"] == json!([known]),
         "{ledger}"
     );
+    days.aws.faults().clear();
     let third = days.next_day().await;
     assert_eq!(
         verdicts(&days, &third),
