@@ -226,6 +226,34 @@ async fn lines_that_are_lost_are_built_again_from_the_archived_entries() {
 }
 
 #[tokio::test]
+async fn archived_entries_that_cannot_be_read_again_keep_every_verdict_from_resting_on_them() {
+    let mut days = two_amis().await.with("AUDITOR_IMAGES", "false");
+    days.run().await;
+    days.variables.pop();
+    let denied = Fault::new(FaultKind::Denied);
+    days.aws
+        .faults()
+        .add(denied.on("GetObject").on_key("/entries/"));
+    let second = days.next_day().await;
+    let ledger = target(&second, REGION);
+    assert_eq!(ledger["status"], "complete");
+    assert_eq!(ledger["images_read"], Value::Null);
+    assert_eq!(ledger["images_error"]["code"], "AccessDenied", "{ledger}");
+    let line = &lines(&days, &second)[IDLE];
+    let reasons = json!(["image_not_read", "observed_too_briefly"]);
+    assert_eq!(
+        (&line["verdict"], &line["reasons"]),
+        (&json!("unknown"), &reasons)
+    );
+    days.aws.faults().clear();
+    let third = days.next_day().await;
+    assert_eq!(
+        verdicts(&days, &third),
+        expected(&[(IN_USE, "in_use"), (IDLE, "no_use_observed")])
+    );
+}
+
+#[tokio::test]
 async fn a_day_without_amis_loses_nothing_of_what_is_known() {
     let mut days = two_amis().await;
     let first = days.run().await;

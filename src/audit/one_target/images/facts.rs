@@ -106,14 +106,6 @@ impl<'a> EntryCollector<'a> {
     }
 }
 
-/// Takes the entries of some reports from an object in which they are grouped by report.
-pub(super) struct EntryRegrouper<'a> {
-    facts: &'a mut ImageFacts,
-    /// The report whose entries come, its AMI, and those that came.
-    current: Option<(String, String, Vec<ConsumerFact>)>,
-    found: u64,
-}
-
 #[derive(Deserialize)]
 struct ArchivedEntry {
     report_id: String,
@@ -122,12 +114,47 @@ struct ArchivedEntry {
     consumer: ConsumerFact,
 }
 
+impl ArchivedEntry {
+    /// Whether the line states that its report has no entries.
+    fn is_no_usage_observed(&self) -> bool {
+        let ConsumerFact {
+            consumer_account_id,
+            resource_type,
+            usage_count,
+        } = &self.consumer;
+        consumer_account_id.is_none() && resource_type.is_none() && *usage_count == Some(0)
+    }
+}
+
+/// How many entries an archived line has, if its report is wanted: one, or none of a report that observed no
+/// usage.
+///
+/// # Errors
+/// Fails if the line is no entry, or if the entry names no AMI.
+pub(super) fn wanted_entries(line: &[u8], is_wanted: impl Fn(&str) -> bool) -> io::Result<u64> {
+    let entry: ArchivedEntry = serde_json::from_slice(line)?;
+    if !is_wanted(&entry.report_id) {
+        return Ok(0);
+    }
+    if entry.image_id.is_none() {
+        let problem = format!("an entry of the report {} names no AMI", entry.report_id);
+        return Err(io::Error::other(problem));
+    }
+    Ok(u64::from(!entry.is_no_usage_observed()))
+}
+
+/// Takes the entries of some reports from an object in which they are grouped by report.
+pub(super) struct EntryRegrouper<'a> {
+    facts: &'a mut ImageFacts,
+    /// The report whose entries come, its AMI, and those that came.
+    current: Option<(String, String, Vec<ConsumerFact>)>,
+}
+
 impl<'a> EntryRegrouper<'a> {
     pub(super) fn new(facts: &'a mut ImageFacts) -> Self {
         Self {
             facts,
             current: None,
-            found: 0,
         }
     }
 
@@ -138,25 +165,15 @@ impl<'a> EntryRegrouper<'a> {
             image_id,
             consumer,
         } = serde_json::from_slice(line)?;
-        if !is_wanted(&report_id) {
+        let Some(image_id) = image_id.filter(|_| is_wanted(&report_id)) else {
             return Ok(());
-        }
-        let ConsumerFact {
-            consumer_account_id,
-            resource_type,
-            usage_count,
-        } = &consumer;
-        let is_no_usage =
-            consumer_account_id.is_none() && resource_type.is_none() && *usage_count == Some(0);
-        self.found += u64::from(!is_no_usage);
+        };
         let is_same = self.current.as_ref().is_some_and(|(id, _, consumers)| {
             *id == report_id && consumers.len() < CONSUMERS_PER_FACT
         });
         if !is_same {
             self.push()?;
-            let unnamed =
-                || io::Error::other(format!("an entry of the report {report_id} names no AMI"));
-            self.current = Some((report_id.clone(), image_id.ok_or_else(unnamed)?, Vec::new()));
+            self.current = Some((report_id, image_id, Vec::new()));
         }
         if let Some((_, _, consumers)) = &mut self.current {
             consumers.push(consumer);
@@ -164,10 +181,9 @@ impl<'a> EntryRegrouper<'a> {
         Ok(())
     }
 
-    /// Ends the object, and returns how many entries were found.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
-        self.push()?;
-        Ok(self.found)
+    /// Ends the object.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.push()
     }
 
     fn push(&mut self) -> io::Result<()> {

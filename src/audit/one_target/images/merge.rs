@@ -33,6 +33,8 @@ pub(super) struct RunLook {
     pub(super) policy: UsagePolicy,
     pub(super) is_target_read: bool,
     pub(super) are_images_read: bool,
+    /// Whether the lines show the AMIs that were read.
+    pub(super) shows_images: bool,
 }
 
 /// What is merged: both in the order of their AMIs.
@@ -238,7 +240,7 @@ impl Folded {
                 observation_days: look.policy.observation_days,
                 is_target_read: look.is_target_read,
                 are_images_read: look.are_images_read,
-                image: self.fields,
+                image: self.fields.filter(|_| look.shows_images),
                 reports,
                 references_look: match look.policy.image_references {
                     true => ReferencesLook::NotChecked,

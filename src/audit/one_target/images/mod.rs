@@ -28,7 +28,7 @@ use crate::archive::previous::{EarlierObject, local_storage};
 use crate::audit::run::Run;
 use crate::aws::ec2::Images;
 use crate::aws::ec2::pagination::PageCursor;
-use crate::staging::{ImageFact, ImageFacts, StagedReports};
+use crate::staging::{ImageFact, ImageFacts, ReportRecords, StagedReports};
 
 /// Reads the AMIs of a target.
 ///
@@ -88,16 +88,19 @@ pub(super) async fn archive(
     tally: Option<&mut ChangeTally>,
 ) -> ArchivedImages {
     let target = reading.target;
-    let images_failure = reading.images.clone().err().flatten();
-    let written = write_lines(run, policy, reading, staged, tally).await;
+    // Of lines that are not archived, nothing has changed.
+    let mut changes = tally.is_some().then(ChangeTally::default);
+    let written = write_lines(run, policy, reading, staged, changes.as_mut()).await;
     let archived = match written {
-        Ok(mut archived) => {
-            archived.ledger.images_error = images_failure.map(TargetError::from);
+        Ok(archived) => {
+            if let (Some(tally), Some(changes)) = (tally, changes) {
+                *tally += changes;
+            }
             archived
         }
         Err(failure) => ArchivedImages {
             ledger: ImagesLedger {
-                images_error: Some(images_failure.unwrap_or(failure).into()),
+                images_error: Some(failure.into()),
                 ..ImagesLedger::default()
             },
             counts: ImageCounts::default(),
@@ -189,7 +192,7 @@ async fn write_lines(
             Some(earlier.into_lines().map_err(local_storage)?)
         }
     };
-    observe_archived(run, staged, &mut facts).await?;
+    let not_observed = observe_archived(run, staged, &mut facts).await.err();
     let checker = match (policy.image_references, reading.client) {
         (true, Some(client)) => Some(ReferenceChecker::new(run, client)),
         _ => None,
@@ -198,18 +201,24 @@ async fn write_lines(
     let look = merge::RunLook {
         policy,
         is_target_read: reading.is_target_read,
-        are_images_read: reading.images.is_ok(),
+        are_images_read: reading.images.is_ok() && not_observed.is_none(),
+        // A report that is not part of its line may show a use: no verdict may rest on the AMI itself.
+        shows_images: not_observed.is_none(),
     };
-    merge::write(
+    let failure = reading.images.err().flatten().or(not_observed);
+    let inputs = merge::Inputs { earlier, facts };
+    let written = merge::write(
         run,
         reading.target,
         reading.key,
         look,
-        merge::Inputs { earlier, facts },
+        inputs,
         checker,
         tally,
-    )
-    .await
+    );
+    let mut archived = written.await?;
+    archived.ledger.images_error = failure.map(TargetError::from);
+    Ok(archived)
 }
 
 #[derive(Deserialize)]
@@ -258,35 +267,48 @@ async fn earlier_lines(
 
 /// Reads the archived entries that the lines of the run before do not know: those of a version that wrote no
 /// lines, or of lines that are lost.
+///
+/// # Errors
+/// Fails if an object cannot be read, after it has read the others.
 async fn observe_archived(
     run: &Run,
     staged: &mut StagedReports,
     facts: &mut ImageFacts,
 ) -> Result<(), CallFailure> {
-    let run_id = &run.facts.run_id;
-    for (key, expected) in staged.records().unobserved(run_id) {
-        let read = EarlierObject::read_unchecked(&run.bucket, &key);
-        let mut object = run.deadline.limit_write(read).await??;
-        let records = staged.records();
-        let mut entries = EntryRegrouper::new(facts);
-        let read = object.for_each_line(|line| {
-            let is_wanted =
-                |report_id: &str| records.is_unobserved_in(&ReportKey::of(report_id), &key, run_id);
-            entries.add(line, is_wanted)
-        });
-        read.await.map_err(malformed)?;
-        let found = entries.finish().map_err(local_storage)?;
-        if found != expected {
-            let message =
-                format!("{key} has {found} of the {expected} entries that it should have");
-            return Err(CallFailure::own(
-                ErrorCode::ObjectDamaged,
-                message,
-                FailureKind::Permanent,
-            ));
-        }
+    let mut first = Ok(());
+    for (key, expected) in staged.records().unobserved(&run.facts.run_id) {
+        let observed = observe_object(run, staged.records(), facts, &key, expected).await;
+        first = first.and(observed);
     }
-    Ok(())
+    first
+}
+
+async fn observe_object(
+    run: &Run,
+    records: &ReportRecords,
+    facts: &mut ImageFacts,
+    key: &str,
+    expected: u64,
+) -> Result<(), CallFailure> {
+    let read = EarlierObject::read_unchecked(&run.bucket, key);
+    let mut object = run.deadline.limit_write(read).await??;
+    let is_wanted = |id: &str| records.is_unobserved_in(&ReportKey::of(id), key, &run.facts.run_id);
+    // Nothing of an object counts before every entry is found.
+    let mut found = 0;
+    let counted = object.for_each_line(|line| {
+        found += facts::wanted_entries(line, is_wanted)?;
+        Ok(())
+    });
+    counted.await.map_err(malformed)?;
+    if found != expected {
+        let message = format!("{key} has {found} of the {expected} entries that it should have");
+        let code = ErrorCode::ObjectDamaged;
+        return Err(CallFailure::own(code, message, FailureKind::Permanent));
+    }
+    let mut entries = EntryRegrouper::new(facts);
+    let added = object.for_each_line(|line| entries.add(line, is_wanted));
+    added.await.map_err(malformed)?;
+    entries.finish().map_err(local_storage)
 }
 
 fn malformed(error: io::Error) -> CallFailure {
