@@ -11,7 +11,6 @@ use image_usage_archive::domain::report::{
 use image_usage_archive::domain::timestamp::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::images::{ImageReference, OwnImage};
 use super::pagination::{ListedPage, next_token};
 
 /// A list: its elements are called `item`.
@@ -85,6 +84,24 @@ impl From<EntriesAnswer> for ListedPage<UsageEntry> {
             next_token: next_token(page.next_token.0),
         }
     }
+}
+
+/// An AMI that the account owns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnImage {
+    /// Its ID; `None` if EC2 left it out.
+    pub image_id: Option<String>,
+    /// Its fields.
+    pub fields: ImageFields,
+}
+
+/// A resource that refers to an AMI.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImageReference {
+    /// The AMI; `None` if EC2 left it out.
+    pub image_id: Option<String>,
+    /// The resource.
+    pub reference: Reference,
 }
 
 /// The answer to `DescribeImages`.

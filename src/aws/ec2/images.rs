@@ -13,12 +13,11 @@ use aws_sdk_ec2::types::{
 use aws_smithy_runtime_api::client::interceptors::context::Output;
 use futures_util::FutureExt;
 use image_usage_archive::aws::CallFailure;
-use image_usage_archive::documents::{ImageFields, Reference};
 
-use super::answers::{ImagesAnswer, ReferencesAnswer};
+use super::answers::{ImageReference, ImagesAnswer, OwnImage, ReferencesAnswer};
+use super::client::{permitted, whole_number};
 use super::decoder::Decoder;
 use super::pagination::ListedPage;
-use super::reports::{permitted, whole_number};
 
 /// The most AMIs whose references EC2 reads in one call.
 ///
@@ -35,24 +34,6 @@ const VERSION_DEPTH: &str = "10000";
 #[derive(Debug)]
 pub struct Images {
     client: Client,
-}
-
-/// An AMI that the account owns.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OwnImage {
-    /// Its ID; `None` if EC2 left it out.
-    pub image_id: Option<String>,
-    /// Its fields.
-    pub fields: ImageFields,
-}
-
-/// A resource that refers to an AMI.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ImageReference {
-    /// The AMI; `None` if EC2 left it out.
-    pub image_id: Option<String>,
-    /// The resource.
-    pub reference: Reference,
 }
 
 impl Images {

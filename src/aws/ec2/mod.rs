@@ -11,7 +11,8 @@ mod reports;
 #[cfg(test)]
 mod sdk_comparison;
 
-pub use images::{ImageReference, Images, MAX_IMAGES_PER_CALL, OwnImage};
+pub use answers::{ImageReference, OwnImage};
+pub use images::{Images, MAX_IMAGES_PER_CALL};
 pub use pagination::ListedPage;
 pub use regions::EnabledRegions;
 pub use reports::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};

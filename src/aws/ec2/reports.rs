@@ -10,13 +10,13 @@ use aws_sdk_ec2::operation::describe_image_usage_reports::{
 };
 use aws_smithy_runtime_api::client::interceptors::context::Output;
 use futures_util::FutureExt;
-use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::ReportFilter;
 use image_usage_archive::domain::report::{UsageEntry, UsageReport};
 use image_usage_archive::domain::target::Region;
 
 use super::answers::{EntriesAnswer, ReportsAnswer};
-use super::client::client;
+use super::client::{client, permitted, whole_number};
 use super::decoder::Decoder;
 use super::images::Images;
 use super::pagination::ListedPage;
@@ -144,20 +144,4 @@ impl UsageReports {
             .set_filters((!query.filters.is_empty()).then(|| filters.collect()))
             .set_max_results(query.max_results.map(whole_number))
     }
-}
-
-/// Converts the outcome of a dry run, in which a certain error means that the call is permitted.
-pub(super) fn permitted(failure: Option<CallFailure>) -> Result<(), CallFailure> {
-    match failure {
-        Some(failure) if failure.kind == FailureKind::PermittedDryRun => Ok(()),
-        Some(failure) => Err(failure),
-        None => Err(CallFailure::malformed(
-            "EC2 answered a dry run as a real call".to_owned(),
-        )),
-    }
-}
-
-/// Requests are refused before they get here if the number does not fit.
-pub(super) fn whole_number(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }

@@ -8,6 +8,7 @@
 
 mod consumers;
 mod observation;
+mod reason;
 mod report_look;
 mod verdict;
 
@@ -17,10 +18,11 @@ pub use self::consumers::{Consumer, ConsumerKey, Consumers, MAX_CONSUMERS};
 pub use self::observation::{
     LINKABLE_DAYS, LONGEST_GAP_DAYS, Observation, ObservedReport, ObservedReports,
 };
+pub use self::reason::Reason;
 pub use self::report_look::{
     ADEQUATE_VERSION_DEPTH, DEFAULT_VERSION_DEPTH, KNOWN_RESOURCE_TYPES, ReportLook, ReportsListed,
 };
-pub use self::verdict::{ImageLook, Judgement, Look, Reason, ReferencesLook, Verdict, judge};
+pub use self::verdict::{ImageLook, Judgement, Look, ReferencesLook, Verdict, judge};
 use super::timestamp::Timestamp;
 
 /// The source of launches: the AMI's own `LastLaunchedTime`.

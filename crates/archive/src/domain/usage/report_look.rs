@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::verdict::Reason;
+use super::reason::Reason;
 use crate::domain::report::{ReportState, ResourceType, UsageReport};
 use crate::domain::timestamp::Timestamp;
 
