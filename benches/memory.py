@@ -5,7 +5,7 @@
 
 Runs the function twice for each size, in a process of its own, and checks that every report is archived once.
 Ends with status 1 if the peak with the largest target exceeds 128 MB, or if the peak with the largest report exceeds
-1.5 times the one with the smallest.
+twice the one with the smallest.
 """
 
 import gzip
@@ -24,7 +24,8 @@ SIZES = [(60_000, True), (120_000, True), (60_000, False), (250_000, False), (1_
 LARGEST_MEGABYTES = 128
 # Numbers of entries of one report.
 ENTRIES = [5_000, 500_000]
-LARGEST_RATIO = 1.5
+# Facts about AMIs are sorted in chunks of 2 MB; of each chunk, 64 KB are held while they are merged.
+LARGEST_RATIO = 2
 
 
 def check_archive(root, summary, reports):
