@@ -691,7 +691,7 @@ async fn an_account_that_is_throttled_to_the_end_is_named_and_slows_no_other() {
     ];
     let auditor = auditor(&aws, &variables).await;
     let others_are_done = async {
-        until(|| count_calls(&aws, "PutObject") >= 2).await;
+        until(|| count_calls(&aws, "PutObject") >= 4).await;
         count_calls(&aws, LISTING)
     };
     let (summary, calls_by_then) = tokio::join!(run(&auditor, scheduled_event()), others_are_done);
