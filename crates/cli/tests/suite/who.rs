@@ -46,7 +46,8 @@ fn the_answer_has_the_consumers_the_consequences_the_blind_spots_and_the_evidenc
       references in its own account: not checked
 
     The evidence
-      amiur-23-0  image-usage/v1/entries/dt=2026-11-23/account_id=111122223333/region=eu-west-1/20261123T060000Z-cd9c7997.0badcafe.jsonl.gz
+      amiur-23-0
+        image-usage/v1/entries/dt=2026-11-23/account_id=111122223333/region=eu-west-1/20261123T060000Z-cd9c7997.0badcafe.jsonl.gz
         SHA-256 65a33a7bf586a30fc425b9d9fbc96681dcf86ea16e33e49923cdbafd5eed047d
 
     If it goes

@@ -130,10 +130,8 @@ fn known_lines(known: &Known, days: u32, run: &Run, lines: &mut Vec<String>) {
                 .sha256
                 .as_deref()
                 .unwrap_or("not known: its snapshot is missing");
-            lines.push(format!(
-                "  {}  {}",
-                evidence.report_id, evidence.entries_key
-            ));
+            lines.push(format!("  {}", evidence.report_id));
+            lines.push(format!("    {}", evidence.entries_key));
             lines.push(format!("    SHA-256 {sha256}"));
         }
         omitted(known.evidence.len(), 0, lines);
