@@ -27,8 +27,9 @@ pub struct LedgerLine {
     /// What the run read of the target's AMIs; `None` before version 0.3.0, which read none.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub images: Option<ImagesLedger>,
-    /// For a target that was not read completely, the objects of earlier runs that contain what is known of
-    /// it, oldest first: one complete audit, and the incomplete ones after it.
+    /// The objects of earlier runs that contain what is known of the target. For one that was not read completely:
+    /// its reports, oldest first, of one complete audit and the incomplete ones after it. If the run has written no
+    /// AMIs: the newest object with them.
     pub earlier_objects: Vec<ArchivedObject>,
 }
 
