@@ -73,7 +73,7 @@ Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
 
 Exit status:
   0  every AMI of the newest full run is listed
-  2  something could not be read, or the run gave no verdicts")]
+  2  something was not read, which the standard error names, or the run gave no verdicts")]
 pub(crate) struct Images {
     /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
     #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]

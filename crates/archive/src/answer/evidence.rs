@@ -9,7 +9,7 @@ use crate::documents::ImageLine;
 use crate::layout::{below_prefix, snapshot_of};
 use crate::source::Source;
 
-/// A report that shows a use of an AMI, and the object with its entries.
+/// A report that a verdict rests on, and the object with its entries.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Evidence {
     /// The report.
@@ -28,7 +28,7 @@ pub struct EvidenceReader {
 }
 
 impl EvidenceReader {
-    /// Returns the reports that show the consumers of a line, sorted, each once.
+    /// Returns the reports that show the consumers of a line, and those of its observation; sorted, each once.
     ///
     /// # Errors
     /// Fails if a snapshot that is there cannot be read.
@@ -44,7 +44,8 @@ impl EvidenceReader {
             .collect();
         let mut evidence = Vec::new();
         for report in &line.observed_reports {
-            if !shown.contains(report.report_id.as_str()) {
+            let is_adequate = report.series_since.is_some();
+            if !is_adequate && !shown.contains(report.report_id.as_str()) {
                 continue;
             }
             evidence.push(Evidence {

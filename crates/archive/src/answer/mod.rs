@@ -74,6 +74,8 @@ pub struct TargetImages<T> {
     pub target: Target,
     /// Whether its reports were read.
     pub status: TargetStatus,
+    /// Whether its AMIs were read.
+    pub are_images_read: bool,
     /// Where its lines come from.
     pub origin: Origin,
     /// The AMIs that were asked for, by ID.
@@ -184,6 +186,10 @@ impl Run {
         let mut of_target = TargetImages {
             target: line.target(),
             status: line.status,
+            are_images_read: line
+                .images
+                .as_ref()
+                .is_some_and(|images| images.images_read.is_some()),
             origin,
             images: Vec::new(),
             problem: None,

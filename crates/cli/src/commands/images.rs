@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use image_usage_archive::answer::{NoAnswer, Run, Selection, TargetImages};
+use image_usage_archive::answer::{BLIND_SPOTS, NoAnswer, Run, Selection, TargetImages};
 use image_usage_archive::aws::chain;
-use image_usage_archive::documents::ImageLine;
+use image_usage_archive::documents::{ImageLine, TargetStatus};
 use image_usage_archive::domain::usage::Verdict;
 use image_usage_archive::source::Source;
 
@@ -69,7 +69,7 @@ async fn list(arguments: Images) -> Result<u8, String> {
         .collect();
     let printed = match csv {
         true => csv_of(&rows),
-        false => table_of(&rows),
+        false => table_of(&rows) + &blind_spots(),
     };
     if terminal::print(printed.as_bytes()).is_err() {
         return Ok(NOT_READABLE);
@@ -77,12 +77,25 @@ async fn list(arguments: Images) -> Result<u8, String> {
     Ok(report_problems(&targets))
 }
 
+/// Names what could not be read: there may be more AMIs, or other verdicts.
 fn report_problems<T>(targets: &[TargetImages<T>]) -> u8 {
-    let problems = targets.iter().filter_map(|target| target.problem.as_ref());
-    problems.fold(0, |_, problem| {
-        terminal::print_error(problem);
-        NOT_READABLE
-    })
+    let mut status = 0;
+    for target in targets {
+        let is_read = target.status == TargetStatus::Complete && target.are_images_read;
+        // A Region that is not enabled has no AMI.
+        let is_skipped = target.status == TargetStatus::Skipped;
+        let unread = (!is_read && !is_skipped).then(|| {
+            format!(
+                "{} was not read: there may be other AMIs and uses",
+                target.target
+            )
+        });
+        for problem in unread.iter().chain(&target.problem) {
+            terminal::print_error(problem);
+            status = NOT_READABLE;
+        }
+    }
+    status
 }
 
 fn row(line: &ImageLine) -> Row {
@@ -101,6 +114,12 @@ fn row(line: &ImageLine) -> Row {
         consumers.to_string(),
         reasons.join(" "),
     ]
+}
+
+/// What no verdict in the table can see.
+fn blind_spots() -> String {
+    let lines = BLIND_SPOTS.iter().map(|what| format!("  {what}\n"));
+    format!("\nWhat nothing here can see\n{}", lines.collect::<String>())
 }
 
 /// A table for people: columns as wide as their widest cell.

@@ -92,7 +92,10 @@ struct Known {
 struct Look {
     account_id: AccountId,
     region: Region,
+    /// Whether its reports were read.
     status: TargetStatus,
+    /// Whether its AMIs were read.
+    are_images_read: bool,
     /// Whether AMIs are known there.
     has_images: bool,
     /// Why more may be known there.
@@ -154,6 +157,7 @@ fn look<T>(target: &TargetImages<T>) -> Look {
         account_id,
         region,
         status: target.status,
+        are_images_read: target.are_images_read,
         has_images: target.origin != Origin::Nowhere,
         problem: target.problem.clone(),
     }

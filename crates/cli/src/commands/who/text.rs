@@ -74,11 +74,12 @@ fn not_known(answer: &Answer, run: &Run, lines: &mut Vec<String>) {
         );
     }
     for look in &answer.looked_at {
-        let what = match (look.status, look.has_images) {
-            (TargetStatus::Complete, true) => "read",
-            (TargetStatus::Complete, false) => "read; no AMI there",
-            (_, true) => "not read; only what earlier runs knew",
-            (_, false) => "not read, and nothing is known of it",
+        let is_read = look.status == TargetStatus::Complete && look.are_images_read;
+        let what = match (is_read, look.has_images) {
+            (true, true) => "read",
+            (true, false) => "read; no AMI there",
+            (false, true) => "not read; only what earlier runs knew",
+            (false, false) => "not read, and nothing is known of it",
         };
         lines.push(format!("  {}/{}  {what}", look.account_id, look.region));
     }
