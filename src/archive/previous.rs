@@ -15,7 +15,7 @@ use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::layout::{ArchiveKey, Layout, ObjectKind};
+use image_usage_archive::layout::{Layout, ObjectKind};
 use image_usage_archive::line_reader::{LineReader, LineSink};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -97,8 +97,9 @@ impl PreviousRun {
                 earlier_objects,
             } = target;
             let target = Target { account_id, region };
-            let (earlier_images, mut of_reports): (Vec<_>, Vec<_>) =
-                earlier_objects.into_iter().partition(is_of_images);
+            let (earlier_images, mut of_reports): (Vec<_>, Vec<_>) = earlier_objects
+                .into_iter()
+                .partition(|object| ObjectKind::of_key(&object.key) == Some(ObjectKind::Images));
             of_reports.extend(object);
             if let Some(newest) = images_object.or(earlier_images.into_iter().next_back()) {
                 images.insert(target.clone(), newest);
@@ -137,11 +138,6 @@ impl PreviousRun {
         }
         objects
     }
-}
-
-fn is_of_images(object: &ArchivedObject) -> bool {
-    let parsed = ArchiveKey::parse(&object.key);
-    matches!(parsed, Some((_, ArchiveKey::Object(key))) if key.kind == ObjectKind::Images)
 }
 
 /// A report line of an earlier run, as far as a comparison needs it.
@@ -308,6 +304,12 @@ impl EarlierLines {
 fn damaged(key: &str, problem: &str) -> CallFailure {
     let message = format!("the object {key} of an earlier run {problem}");
     CallFailure::own(ErrorCode::ObjectDamaged, message, FailureKind::Permanent)
+}
+
+/// A line of an earlier run that cannot be read, or one of an AMI that cannot be written.
+pub(crate) fn malformed_line(error: io::Error) -> CallFailure {
+    let message = error.to_string();
+    CallFailure::own(ErrorCode::MalformedLine, message, FailureKind::Permanent)
 }
 
 /// A failure of the function's temporary storage (`/tmp`).

@@ -208,13 +208,12 @@ async fn fetch_and_archive(
     mut audit: Audit,
     planned: PlannedTarget,
 ) -> Attempted {
-    let attempt = audit.attempt();
     match audit.fetch_entries().await {
         Ok(true) if run.deadline.has_time() => {
             Attempted::Paused(Box::new(Paused { audit, planned }))
         }
-        Ok(_) => archived(run, (pass, attempt), audit.archive().await, planned).await,
-        Err(error) => archived(run, (pass, attempt), Err(error), planned).await,
+        Ok(_) => archive(run, pass, audit, planned).await,
+        Err(error) => not_written(run, pass, audit.attempt(), planned, error).await,
     }
 }
 
@@ -224,38 +223,33 @@ async fn resume(run: Arc<Run>, paused: Box<Paused>) -> Attempted {
     let started = Instant::now();
     let attempted = match run.deadline.has_time_for_another_share() {
         true => fetch_and_archive(&run, Pass::Second, audit, planned).await,
-        false => {
-            let attempt = audit.attempt();
-            archived(
-                &run,
-                (Pass::Second, attempt),
-                audit.archive().await,
-                planned,
-            )
-            .await
-        }
+        false => archive(&run, Pass::Second, audit, planned).await,
     };
     run.deadline.record_work(started.elapsed());
     attempted
 }
 
-/// Decides what follows once a target is archived, or could not be.
-async fn archived(
-    run: &Run,
-    (pass, attempt): (Pass, Attempt),
-    archived: Result<TargetOutcome, ArchiveError>,
-    planned: PlannedTarget,
-) -> Attempted {
-    match archived {
+/// Archives what was read of a target.
+async fn archive(run: &Run, pass: Pass, audit: Audit, planned: PlannedTarget) -> Attempted {
+    let attempt = audit.attempt();
+    match audit.archive().await {
         Ok(outcome) => done(outcome),
-        Err(error) => {
-            // What was read is lost with the object that could not be written.
-            let (kind, pages) = (error.failure.kind, 0);
-            match next_step(kind, pass, pages, run.deadline.has_time()) {
-                NextStep::Retry => Attempted::Retry(planned),
-                _ => not_archived(run, attempt, &planned, error).await,
-            }
-        }
+        Err(error) => not_written(run, pass, attempt, planned, error).await,
+    }
+}
+
+/// Decides what follows once an object of a target could not be written: what was read is lost with it.
+async fn not_written(
+    run: &Run,
+    pass: Pass,
+    attempt: Attempt,
+    planned: PlannedTarget,
+    error: ArchiveError,
+) -> Attempted {
+    let (kind, pages) = (error.failure.kind, 0);
+    match next_step(kind, pass, pages, run.deadline.has_time()) {
+        NextStep::Retry => Attempted::Retry(planned),
+        _ => not_archived(run, attempt, &planned, error).await,
     }
 }
 

@@ -100,10 +100,9 @@ impl Run {
         layout.object(kind, run_id, attempt, *scheduled_at, target)
     }
 
-    /// The rules about AMIs; `None` if the run reads none: it is not asked to, or sees only some reports.
+    /// The rules about AMIs; `None` if the run reads none.
     pub(crate) fn usage_policy(&self) -> Option<UsagePolicy> {
-        let policy = self.facts.policy.usage;
-        policy.filter(|policy| policy.images && self.facts.scope.full)
+        self.facts.scope.usage_policy(&self.facts.policy)
     }
 
     /// The last full snapshot; waits until it is read. `None` if there is none that can be read.

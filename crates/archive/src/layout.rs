@@ -131,6 +131,14 @@ impl ObjectKind {
             Self::Images => "images",
         }
     }
+
+    /// Returns the kind of the object with this key; `None` for a key that is no target's object.
+    pub fn of_key(key: &str) -> Option<Self> {
+        match ArchiveKey::parse(key)? {
+            (_, ArchiveKey::Object(object)) => Some(object.kind),
+            _ => None,
+        }
+    }
 }
 
 /// Splits a key before its last `v1/`: a prefix may contain a folder of the same name; what follows it cannot.

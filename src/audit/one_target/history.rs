@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::Ordering;
 
-use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::{ArchivedObject, ChangeTally, Subject};
 use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::error_code::ErrorCode;
@@ -13,7 +13,7 @@ use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::target::Target;
 use serde::Deserialize;
 
-use crate::archive::previous::{EarlierLine, EarlierObject};
+use crate::archive::previous::{EarlierLine, EarlierObject, malformed_line};
 use crate::audit::run::Run;
 use crate::staging::{ReportRecord, ReportRecords, StagedHead, StagedReports};
 
@@ -99,11 +99,7 @@ async fn record_lines(
         let line = serde_json::from_slice(line)?;
         record_line(&line, target, records, is_complete, tally)
     });
-    let recorded = lines.await;
-    recorded.map_err(|error| {
-        let message = error.to_string();
-        CallFailure::own(ErrorCode::MalformedLine, message, FailureKind::Permanent)
-    })
+    lines.await.map_err(malformed_line)
 }
 
 fn record_line(

@@ -251,10 +251,8 @@ fn newest_object(line: &LedgerLine) -> (Origin, Option<&ArchivedObject>) {
     if own.is_some() {
         return (Origin::Run, own);
     }
-    let is_of_images = |object: &&ArchivedObject| {
-        let parsed = ArchiveKey::parse(&object.key);
-        matches!(parsed, Some((_, ArchiveKey::Object(key))) if key.kind == ObjectKind::Images)
-    };
+    let is_of_images =
+        |object: &&ArchivedObject| ObjectKind::of_key(&object.key) == Some(ObjectKind::Images);
     match line.earlier_objects.iter().rfind(is_of_images) {
         Some(object) => (Origin::EarlierRun, Some(object)),
         None => (Origin::Nowhere, None),

@@ -10,7 +10,7 @@ use super::changes::Changes;
 use super::counts::{Counts, RunStatus};
 use super::ledger::LedgerLine;
 use super::outcome::Tally;
-use crate::domain::findings::{Finding, Policy};
+use crate::domain::findings::{Finding, Policy, UsagePolicy};
 use crate::domain::run_id::RunId;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::timestamp::Timestamp;
@@ -182,6 +182,14 @@ pub struct Scope {
     pub regions: Vec<Region>,
     /// These accounts instead of the configured ones.
     pub account_ids: Vec<AccountId>,
+}
+
+impl Scope {
+    /// Returns the rules by which a run gives verdicts about AMIs; `None` if it gives none: it was not asked to,
+    /// or sees only some reports.
+    pub fn usage_policy(&self, policy: &Policy) -> Option<UsagePolicy> {
+        policy.usage.filter(|usage| usage.images && self.full)
+    }
 }
 
 /// An EC2 filter: a report matches with any one of the values.

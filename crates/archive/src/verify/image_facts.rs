@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::documents::{EntryLine, ImageLine, Snapshot};
 use crate::domain::entries_status::EntriesStatus;
-use crate::domain::findings::UsagePolicy;
 use crate::domain::report::UsageReport;
 use crate::domain::report_key::ReportKey;
 use crate::domain::run_id::RunId;
@@ -13,12 +12,6 @@ use crate::domain::timestamp::{SECONDS_PER_DAY, Timestamp};
 use crate::domain::usage::{
     ConsumerKey, ImageUsage, LINKABLE_DAYS, MAX_CONSUMERS, ReportLook, ReportsListed, Source,
 };
-
-/// Returns the policy of a run that gives verdicts; `None` for one that was not asked for them, or is scoped.
-pub(super) fn usage_policy(snapshot: &Snapshot) -> Option<UsagePolicy> {
-    let usage = snapshot.policy.usage;
-    usage.filter(|usage| usage.images && snapshot.scope.full)
-}
 
 /// What the reports of a target say about its AMIs.
 #[derive(Debug)]
@@ -48,7 +41,8 @@ struct Fetched {
 impl ImageFacts {
     /// `None` for a run that gives no verdicts.
     pub(super) fn of(snapshot: &Snapshot) -> Option<Self> {
-        usage_policy(snapshot).map(|_| Self {
+        let policy = snapshot.scope.usage_policy(&snapshot.policy);
+        policy.map(|_| Self {
             run_id: snapshot.run_id.clone(),
             started_at: snapshot.started_at,
             images: HashMap::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::image_facts::{ImageFacts, ImageUses, left_out, misquoted, usage_policy};
+use super::image_facts::{ImageFacts, ImageUses, left_out, misquoted};
 use super::keys::object_key;
 use super::problem::{is_bounded_by, unless};
 use super::snapshot::is_as_written;
@@ -62,7 +62,7 @@ impl<'a> ImageLines<'a> {
     pub(super) fn new(run: &'a OfRun<'a>) -> Self {
         Self {
             run,
-            policy: usage_policy(run.snapshot),
+            policy: run.snapshot.scope.usage_policy(&run.snapshot.policy),
             counts: ImageCounts::default(),
             read: 0,
             known: BTreeMap::new(),

@@ -1,6 +1,5 @@
 //! Checks the ledger of a snapshot: each target's line, and the keys it names.
 
-use super::image_facts::usage_policy;
 use super::keys::{layout_of, object_key, own_objects};
 use super::problem::unless;
 use crate::documents::{ArchivedObject, ImagesLedger, LedgerLine, Snapshot, TargetStatus};
@@ -66,7 +65,7 @@ fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> V
         });
         return missing.into_iter().collect();
     };
-    let policy = usage_policy(snapshot);
+    let policy = snapshot.scope.usage_policy(&snapshot.policy);
     let is_wanted = policy.is_some();
     let wants_references = policy.is_some_and(|policy| policy.image_references);
     let is_read = line.status == TargetStatus::Complete;

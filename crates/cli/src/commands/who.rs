@@ -196,6 +196,7 @@ async fn history(
 ) -> Result<u8, NoAnswer> {
     let newest = answers(archive, newest, image_ids).await?;
     let mut status = exit_status(&newest, false);
+    let keys = Run::keys(archive).await?;
     for answer in newest {
         let selection = Selection {
             image_ids: BTreeSet::from([answer.image_id.clone()]),
@@ -203,8 +204,8 @@ async fn history(
             account_id: only(answer.known.iter().map(|known| &known.line.account_id)),
             region: only(answer.known.iter().map(|known| &known.line.region)),
         };
-        for key in Run::keys(archive).await? {
-            let Some(run) = Run::full_at(archive, &key).await? else {
+        for key in &keys {
+            let Some(run) = Run::full_at(archive, key).await? else {
                 continue;
             };
             for target in run.images(archive, &selection, |line| line).await? {

@@ -15,10 +15,10 @@ use image_usage_archive::domain::usage::{
     ConsumerKey, ImageUsage, ReferencesLook, ReportLook, ReportsListed, Verdict,
 };
 
+use super::ArchivedImages;
 use super::references::ReferenceChecker;
-use super::{ArchivedImages, malformed};
 use crate::archive::lines_writer::{ArchiveError, LinesWriter};
-use crate::archive::previous::{EarlierLines, local_storage};
+use crate::archive::previous::{EarlierLines, local_storage, malformed_line};
 use crate::audit::run::Run;
 use crate::audit::turns::Turns;
 use crate::aws::ec2::MAX_IMAGES_PER_CALL;
@@ -121,9 +121,10 @@ async fn next_line(lines: &mut Option<EarlierLines>) -> Result<Option<ImageLine>
     let Some(lines) = lines else {
         return Ok(None);
     };
-    let line = lines.next().await.map_err(malformed)?;
+    let line = lines.next().await.map_err(malformed_line)?;
     let read = line.map(|line| serde_json::from_slice(&line));
-    read.transpose().map_err(|error| malformed(error.into()))
+    read.transpose()
+        .map_err(|error| malformed_line(error.into()))
 }
 
 /// What is known of one AMI so far.
@@ -341,7 +342,7 @@ impl ImageLines<'_> {
         {
             tally.add_changed_verdict(self.target, &line.image_id, from, line.verdict);
         }
-        let mut bytes = serde_json::to_vec(&line).map_err(|error| malformed(error.into()))?;
+        let mut bytes = serde_json::to_vec(&line).map_err(|error| malformed_line(error.into()))?;
         bytes.push(b'\n');
         self.writer.push(&bytes);
         let sent = self.run.deadline.send_full_part(&mut self.writer).await;

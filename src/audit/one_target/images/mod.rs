@@ -8,7 +8,6 @@ mod facts;
 mod merge;
 mod references;
 
-use std::io;
 use std::sync::atomic::Ordering;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
@@ -24,7 +23,7 @@ use serde::Deserialize;
 use self::facts::EntryRegrouper;
 pub(super) use self::facts::{EntryCollector, add_report};
 use self::references::ReferenceChecker;
-use crate::archive::previous::{EarlierObject, local_storage};
+use crate::archive::previous::{EarlierObject, local_storage, malformed_line};
 use crate::audit::run::Run;
 use crate::aws::ec2::Images;
 use crate::aws::ec2::pagination::PageCursor;
@@ -188,7 +187,7 @@ async fn write_lines(
                 }
                 Ok(())
             });
-            read.await.map_err(malformed)?;
+            read.await.map_err(malformed_line)?;
             Some(earlier.into_lines().map_err(local_storage)?)
         }
     };
@@ -299,7 +298,7 @@ async fn observe_object(
         found += facts::wanted_entries(line, is_wanted)?;
         Ok(())
     });
-    counted.await.map_err(malformed)?;
+    counted.await.map_err(malformed_line)?;
     if found != expected {
         let message = format!("{key} has {found} of the {expected} entries that it should have");
         let code = ErrorCode::ObjectDamaged;
@@ -307,14 +306,6 @@ async fn observe_object(
     }
     let mut entries = EntryRegrouper::new(facts);
     let added = object.for_each_line(|line| entries.add(line, is_wanted));
-    added.await.map_err(malformed)?;
+    added.await.map_err(malformed_line)?;
     entries.finish().map_err(local_storage)
-}
-
-fn malformed(error: io::Error) -> CallFailure {
-    CallFailure::own(
-        ErrorCode::MalformedLine,
-        error.to_string(),
-        FailureKind::Permanent,
-    )
 }
