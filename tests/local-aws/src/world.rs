@@ -235,6 +235,8 @@ pub(crate) struct State {
     pub(crate) leaves_out_unknown_reports: bool,
     pub(crate) interleaves_entries: bool,
     pub(crate) creation: CreationOutcome,
+    /// The AMIs whose reports fail every time.
+    pub(crate) failing_images: BTreeSet<String>,
     pub(crate) random: Random,
 }
 
@@ -491,6 +493,15 @@ impl World {
         state.random = Random::new(outcome.seed);
     }
 
+    /// Lets every report about an AMI that is created from now on fail, or no longer.
+    pub fn fail_reports_of(&self, image_id: &str, fails: bool) {
+        let mut state = self.lock();
+        match fails {
+            true => state.failing_images.insert(image_id.to_owned()),
+            false => state.failing_images.remove(image_id),
+        };
+    }
+
     /// Adds a role to an account.
     pub fn role(&self, account: &str, role: RoleOptions) {
         let key = (account.to_owned(), role.name.clone());
@@ -607,6 +618,7 @@ impl WorldBuilder {
                 leaves_out_unknown_reports: false,
                 interleaves_entries: false,
                 creation: CreationOutcome::default(),
+                failing_images: BTreeSet::new(),
                 random: Random::new(hash_of(["world"]) ^ self.seed),
             })),
         }

@@ -7,7 +7,7 @@ use crate::api_error::ApiError;
 use crate::random::{Random, hash_of};
 use crate::usage::Awaiting;
 use crate::world::{
-    CreationOutcome, Entry, REPORT_LIFETIME, Report, ResourceType, Tag, Target, Transition,
+    CreationOutcome, Entry, REPORT_LIFETIME, Report, ResourceType, State, Tag, Target, Transition,
 };
 use crate::xml::Style;
 use time::OffsetDateTime;
@@ -58,6 +58,7 @@ pub(super) fn create(request: &Ec2Request<'_>, style: Style) -> Result<String, A
         request.caller.region.clone(),
     );
     state.settle_entries(now);
+    check_image(state, request, creation.image_id)?;
     let has_known_users = state.knows_usage(&request.caller.region, creation.image_id);
     let target = state.targets.entry(key).or_default();
     let fingerprint = fingerprint(request);
@@ -66,7 +67,10 @@ pub(super) fn create(request: &Ec2Request<'_>, style: Style) -> Result<String, A
     }
     check_quotas(target, creation.image_id, now)?;
     let report_id = format!("amiur-{}", state.random.hex(17));
-    let outcome = state.creation;
+    let mut outcome = state.creation;
+    if state.failing_images.contains(creation.image_id) {
+        outcome.error_probability = 1.0;
+    }
     let mut report = creation.report(&report_id, outcome, &mut state.random, now);
     if has_known_users {
         report.entries.clear();
@@ -98,6 +102,29 @@ fn document(request: &Ec2Request<'_>, report_id: &str, style: Style) -> String {
 fn fingerprint(request: &Ec2Request<'_>) -> u64 {
     let parameters = request.query.parameters().iter();
     hash_of(parameters.flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+}
+
+/// Fails if the AMI is of another account, deregistered or disabled. One that the world does not hold is accepted.
+///
+/// EC2 documents none of these refusals.
+fn check_image(
+    state: &mut State,
+    request: &Ec2Request<'_>,
+    image_id: &str,
+) -> Result<(), ApiError> {
+    let Some(stored) = state.images(&request.caller.region).get(image_id) else {
+        return Ok(());
+    };
+    let (code, message) = if stored.owner != request.caller.account || !stored.image.is_registered()
+    {
+        ("InvalidAMIID.NotFound", "does not exist")
+    } else if stored.image.state.as_deref() == Some("disabled") {
+        ("InvalidAMIID.Unavailable", "is disabled")
+    } else {
+        return Ok(());
+    };
+    let message = format!("The image id '[{image_id}]' {message}");
+    Err(ApiError::new(400, code, message))
 }
 
 /// Fails if the account has too many pending reports, or one of this image.

@@ -333,3 +333,55 @@ fn a_report_has_the_usage_at_the_moment_when_it_becomes_available() {
     assert_eq!(counts(&later), ["4"]);
     assert_eq!(counts(&used), ["3"]);
 }
+
+#[test]
+fn a_report_is_created_only_for_the_owner_of_an_ami_that_is_available() {
+    let world = a_world_of_images(3);
+    world.disable_image(ACCOUNT, REGION, &ami(1));
+    world.deregister_image(ACCOUNT, REGION, &ami(2));
+    world.put_image(OTHER_ACCOUNT, REGION, Image::new(ami(7)).public());
+    let aws = started(world);
+    let create = |number| {
+        client(&aws).ec2(&format!(
+            "Action=CreateImageUsageReport&Version=2016-11-15&ImageId={}\
+             &ResourceType.1.ResourceType=ec2:Instance",
+            ami(number)
+        ))
+    };
+    assert_eq!(create(0).status, 200);
+    assert_eq!(code_of(&create(1)), (400, "InvalidAMIID.Unavailable"));
+    assert_eq!(code_of(&create(2)), (400, "InvalidAMIID.NotFound"));
+    assert_eq!(code_of(&create(7)), (400, "InvalidAMIID.NotFound"));
+    // The world does not hold it.
+    assert_eq!(create(9).status, 200);
+}
+
+#[test]
+fn every_report_about_some_amis_fails_until_it_no_longer_does() {
+    let world = a_world_of_images(2);
+    world.fail_reports_of(&ami(0), true);
+    let clock = world.clock();
+    let aws = started(world.clone());
+    let states = || {
+        for number in 0..2 {
+            let created = client(&aws).ec2(&format!(
+                "Action=CreateImageUsageReport&Version=2016-11-15&ImageId={}\
+                 &ResourceType.1.ResourceType=ec2:Instance",
+                ami(number)
+            ));
+            assert_eq!(created.status, 200, "{}", created.text());
+        }
+        clock.advance(Duration::HOUR);
+        let reports = client(&aws).list("");
+        let states: Vec<String> = reports
+            .all("state")
+            .iter()
+            .map(|it| (*it).to_owned())
+            .collect();
+        states[states.len() - 2..].join(" ")
+    };
+    assert_eq!(states(), "error available");
+    assert_eq!(states(), "error available");
+    world.fail_reports_of(&ami(0), false);
+    assert_eq!(states(), "available available");
+}
