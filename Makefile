@@ -39,8 +39,9 @@ test: $(CHECKS) ## Run every check; the first failure stops it
 faults: export FAULT_SEEDS := $(or $(SEEDS),200)
 faults: export FAULT_SEED := $(SEED)
 faults: export ORGANIZATION_ACCOUNTS := 300
-faults: ## Run the fault matrix, SEEDS=200 random combinations and 300 accounts; SEED=n replays one combination
-	cargo test --workspace --locked --quiet --test suite -- $(if $(SEED),matrix::seeded,matrix:: organization_days::)
+faults: export RENEWED_IMAGES := 1250
+faults: ## Run the fault matrix, SEEDS=200 random combinations, 300 accounts and 2,500 renewed AMIs; SEED=n replays one combination
+	cargo test --workspace --locked --quiet --test suite -- $(if $(SEED),matrix::seeded,matrix:: organization_days:: renewal::simulation::)
 
 fuzz: .tools/cargo-fuzz/.complete ## Fuzz the payload and a page of EC2, FUZZ_SECONDS=60 each (the first build takes 15 minutes and 13 GB of memory)
 	.ci/fuzz.sh "$(TARGET)/fuzz" $(or $(FUZZ_SECONDS),60)

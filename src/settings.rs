@@ -32,7 +32,8 @@ pub struct Settings {
     /// `AUDITOR_EXTERNAL_ID`: the external ID for that role.
     pub external_id: Option<String>,
     /// `AUDITOR_EXPIRY_WINDOW_DAYS` and `AUDITOR_PENDING_LIMIT_HOURS`: the limits of the rules. And
-    /// `AUDITOR_OBSERVATION_DAYS`, `AUDITOR_IMAGES` and `AUDITOR_IMAGE_REFERENCES`: those about AMIs.
+    /// `AUDITOR_OBSERVATION_DAYS`, `AUDITOR_IMAGES`, `AUDITOR_IMAGE_REFERENCES`, `AUDITOR_IMAGE_TAG`,
+    /// `AUDITOR_RENEW_REPORTS` and `AUDITOR_RENEW_AFTER_DAYS`: those about AMIs.
     pub policy: Policy,
     /// `AUDITOR_MAX_CONCURRENT_TARGETS`: how many targets are audited at a time.
     pub max_concurrent_targets: usize,
@@ -85,6 +86,9 @@ const PENDING_LIMIT_HOURS: RangeInclusive<u32> = 1..=u32::MAX;
 
 /// A shorter time than a day proves nothing; the longest covers a year's last run.
 const OBSERVATION_DAYS: RangeInclusive<u32> = 1..=400;
+
+/// EC2 deletes a report after about 30 days: a later one would leave a gap.
+const RENEW_AFTER_DAYS: RangeInclusive<u32> = 1..=29;
 
 /// Each target under way holds a page and a part of an upload in memory.
 const MAX_CONCURRENT_TARGETS: RangeInclusive<u32> = 1..=64;
@@ -163,6 +167,13 @@ impl Settings {
                     )?,
                     images: variables.switch("AUDITOR_IMAGES", true)?,
                     image_references: variables.switch("AUDITOR_IMAGE_REFERENCES", false)?,
+                    image_tag: variables.parsed("AUDITOR_IMAGE_TAG")?,
+                    renew_reports: variables.switch("AUDITOR_RENEW_REPORTS", false)?,
+                    renew_after_days: variables.number(
+                        "AUDITOR_RENEW_AFTER_DAYS",
+                        RENEW_AFTER_DAYS,
+                        7,
+                    )?,
                 }),
             },
             max_concurrent_targets: variables.number(
@@ -178,6 +189,7 @@ impl Settings {
         };
         settings.check_role()?;
         settings.check_exclusions()?;
+        settings.check_renewal()?;
         Ok(settings)
     }
 
@@ -198,6 +210,21 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// Reports are renewed of AMIs that were read.
+    fn check_renewal(&self) -> Result<(), InvalidSettings> {
+        match &self.policy.usage {
+            Some(usage) if usage.renew_reports && !usage.images => {
+                let problem = "is `true`, but AUDITOR_IMAGES is `false`: \
+                               set that to `true` too, because reports are renewed of AMIs that are read";
+                Err(InvalidSettings::new(
+                    "AUDITOR_RENEW_REPORTS",
+                    problem.to_owned(),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Something must be left of a list.
@@ -421,6 +448,9 @@ mod tests {
                     observation_days: 30,
                     images: true,
                     image_references: false,
+                    image_tag: None,
+                    renew_reports: false,
+                    renew_after_days: 7,
                 }),
             },
             max_concurrent_targets: 8,
@@ -449,6 +479,9 @@ mod tests {
             "AUDITOR_IMAGES",
             "AUDITOR_IMAGE_REFERENCES",
             "AUDITOR_OBSERVATION_DAYS",
+            "AUDITOR_IMAGE_TAG",
+            "AUDITOR_RENEW_REPORTS",
+            "AUDITOR_RENEW_AFTER_DAYS",
         ]
         .map(|name| (name, ""))
         .to_vec();
@@ -532,6 +565,16 @@ mod tests {
                 "+7",
                 "AUDITOR_PAGE_SIZE is `+7`: give a whole number from 1 to 1000",
             ),
+            (
+                "AUDITOR_RENEW_AFTER_DAYS",
+                "30",
+                "AUDITOR_RENEW_AFTER_DAYS is `30`: give a whole number from 1 to 29",
+            ),
+            (
+                "AUDITOR_RENEW_AFTER_DAYS",
+                "0",
+                "AUDITOR_RENEW_AFTER_DAYS is `0`: give a whole number from 1 to 29",
+            ),
         ];
         for (variable, value, expected) in cases {
             assert_eq!(refusal(variable, value), expected);
@@ -587,10 +630,45 @@ mod tests {
                 "?",
                 "AUDITOR_EXTERNAL_ID is invalid: give 2 to 1224 letters, digits and any of _+=,.@:/-",
             ),
+            (
+                "AUDITOR_IMAGE_TAG",
+                "=golden",
+                "AUDITOR_IMAGE_TAG is invalid: `=golden` is not a tag: `Key` or `Key=Value`, with 1 to 128 characters in the key, at most 256 in the value, and no control characters",
+            ),
+            (
+                "AUDITOR_RENEW_REPORTS",
+                "yes",
+                "AUDITOR_RENEW_REPORTS is `yes`: give `true` or `false`",
+            ),
         ];
         for (variable, value, expected) in cases {
             assert_eq!(refusal(variable, value), expected);
         }
+    }
+
+    #[test]
+    fn the_settings_of_coverage_and_renewal_are_read() {
+        let settings = settings(&[
+            ("AUDITOR_IMAGE_TAG", "Team=golden"),
+            ("AUDITOR_RENEW_REPORTS", "true"),
+            ("AUDITOR_RENEW_AFTER_DAYS", "14"),
+        ]);
+        let usage = settings.unwrap().policy.usage.unwrap();
+        assert_eq!(usage.image_tag, "Team=golden".parse().ok());
+        assert_eq!((usage.renew_reports, usage.renew_after_days), (true, 14));
+    }
+
+    #[test]
+    fn reports_are_renewed_only_of_amis_that_are_read() {
+        let variables = [
+            ("AUDITOR_IMAGES", "false"),
+            ("AUDITOR_RENEW_REPORTS", "true"),
+        ];
+        assert_eq!(
+            settings(&variables).unwrap_err(),
+            "AUDITOR_RENEW_REPORTS is `true`, but AUDITOR_IMAGES is `false`: set that to `true` too, \
+             because reports are renewed of AMIs that are read"
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PERMISSIONS = {
     "describe_image_usage_report_entries": {"ec2:DescribeImageUsageReportEntries"},
     "describe_image_usage_reports": {"ec2:DescribeImageUsageReports"},
+    "create_image_usage_report": {"ec2:CreateImageUsageReport", "ec2:CreateTags"},
     "describe_images": {"ec2:DescribeImages"},
     "describe_image_references": {"ec2:DescribeImageReferences"},
     "describe_regions": {"ec2:DescribeRegions"},
@@ -340,8 +341,46 @@ class Templates(unittest.TestCase):
         own = {action for action in own if action.startswith("ec2:")}
         member = granted(template("member-role.yaml")["Resources"]["MemberRole"])
         self.assertEqual(own - member, set())
-        changing = {a for a in member if not re.match(r"\w+:(Describe|Get|List)", a)}
-        self.assertEqual(changing, set(), "the role must be read-only")
+
+    def test_without_the_parameter_no_role_may_create_or_change_anything_in_ec2(self):
+        asking = {"ec2:CreateImageUsageReport", "ec2:CreateTags"}
+        for name, role in (("template.yaml", "AuditorRole"), ("member-role.yaml", "MemberRole")):
+            given = template(name)
+            self.assertEqual(given["Parameters"]["RenewReports"]["Default"], "false", name)
+            condition = {"Fn::And": [{"Fn::Equals": [{"Ref": parameter}, "true"]} for parameter in ("ReadImages", "RenewReports")]}
+            self.assertEqual(given["Conditions"]["RenewsReports"], condition, name)
+            own = [
+                option
+                for policy in given["Resources"][role]["Properties"]["Policies"]
+                for option in policy.get("PolicyDocument", {}).get("Statement", [])
+            ]
+            behind = [option["Fn::If"] for option in own if "Fn::If" in option and option["Fn::If"][0] == "RenewsReports"]
+            self.assertEqual([otherwise for _, _, otherwise in behind], [{"Ref": "AWS::NoValue"}] * 2, name)
+            self.assertEqual(granted([statement for _, statement, _ in behind]), asking, name)
+            others = granted([option for option in own if option.get("Fn::If", [None])[0] != "RenewsReports"])
+            changing = {a for a in others if a.startswith("ec2:") and not re.match(r"\w+:(Describe|Get|List)", a)}
+            self.assertEqual(changing, set(), f"{name}: without the parameter, the role must be read-only")
+
+    def test_reports_are_created_and_tagged_and_nothing_else(self):
+        for name, role in (("template.yaml", "AuditorRole"), ("member-role.yaml", "MemberRole")):
+            found = {s["Sid"]: s for s in statements(template(name)["Resources"][role]) if "Create" in str(s["Action"])}
+            found.pop("LetLambdaManageItsNetworkInterfaces", None)
+            image = "arn:${AWS::Partition}:ec2:*::image/*"
+            report = "arn:${AWS::Partition}:ec2:*:${AWS::AccountId}:image-usage-report/*"
+            asks, tags = found.pop("AskForImageUsageReports"), found.pop("TagTheReportsThatItAsksFor")
+            self.assertEqual({k: v for k, v in found.items() if "logs:CreateLogStream" not in v["Action"]}, {}, name)
+            self.assertEqual(asks["Action"], "ec2:CreateImageUsageReport")
+            self.assertEqual(asks["Resource"], [{"Fn::Sub": image}, {"Fn::Sub": report}])
+            self.assertEqual(tags["Action"], "ec2:CreateTags")
+            self.assertEqual(tags["Resource"], {"Fn::Sub": report})
+            only = {
+                "StringEquals": {
+                    "ec2:CreateAction": "CreateImageUsageReport",
+                    "aws:RequestTag/managed-by": "image-usage-auditor",
+                },
+                "ForAllValues:StringEquals": {"aws:TagKeys": ["managed-by", "auditor-run"]},
+            }
+            self.assertEqual(tags["Condition"], only)
 
     def test_only_ec2_itself_can_look_for_references_and_only_where_the_parameter_asks_for_it(self):
         looks = {action for action, who in NEEDED_BY_OTHERS.items() if who == "EC2, to find the references to an AMI"}

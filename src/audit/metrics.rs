@@ -40,6 +40,7 @@ pub(super) fn line(function_name: &str, snapshot: &Snapshot, run: &OfRun) -> Val
         ("ImagesLastSeenInUse", images.last_seen_in_use, "Count"),
         ("ImagesUnknown", images.unknown, "Count"),
         ("ImagesGone", images.gone, "Count"),
+        ("ImagesUncovered", images.uncovered, "Count"),
         ("ImagesNotRead", images_not_read, "Count"),
         ("TargetsComplete", counts.targets.complete, "Count"),
         ("TargetsIncomplete", counts.targets.incomplete, "Count"),

@@ -7,13 +7,15 @@ mod metrics;
 mod one_target;
 mod page_size;
 mod passes;
-mod plan;
+pub(crate) mod plan;
 mod preflight;
+mod renewal;
 pub(crate) mod run;
 mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::TryFutureExt;
 use image_usage_archive::aws::{Aws, Bucket};
@@ -23,6 +25,7 @@ use serde_json::Value;
 
 pub use self::answer::{Answer, Summary};
 pub use self::error::RunError;
+use self::passes::AuditedTargets;
 use self::plan::PlannedTarget;
 pub use self::preflight::{Permission, PermissionCounts, Preflight, PreflightError, PreflightLine};
 pub use self::run::Invocation;
@@ -43,6 +46,7 @@ pub struct Auditor {
     home: Region,
     bucket: Bucket,
     function_name: String,
+    renewal_pace: Duration,
 }
 
 impl Auditor {
@@ -55,6 +59,16 @@ impl Auditor {
             settings: Arc::new(settings),
             home,
             function_name,
+            renewal_pace: renewal::PACE,
+        }
+    }
+
+    /// Sets the time between two requests for reports in a target; by default, EC2's limits allow it. For tests.
+    #[must_use]
+    pub fn with_renewal_pace(self, renewal_pace: Duration) -> Self {
+        Self {
+            renewal_pace,
+            ..self
         }
     }
 
@@ -78,6 +92,7 @@ impl Auditor {
             Arc::clone(&self.settings),
             self.bucket.clone(),
             self.home.clone(),
+            self.renewal_pace,
         ));
         if dry_run {
             let planned = self.plan(&run, &invocation.function_arn).await?;
@@ -157,9 +172,16 @@ impl Auditor {
         snapshot_key: &str,
     ) -> Result<PublishedSnapshot, RunError> {
         let planned = self.plan(run, function_arn).await?;
-        let (tally, archive_error) = passes::audit_all(run, planned).await;
-        let finished_at = run.facts.started_at.plus(run.deadline.elapsed());
+        let AuditedTargets {
+            mut tally,
+            archive_error,
+            renewals,
+        } = passes::audit_all(run, planned).await;
         let has_archived = tally.has_archived();
+        if has_archived {
+            tally.set_renewals(renewal::renew_all(run, renewals).await);
+        }
+        let finished_at = run.facts.started_at.plus(run.deadline.elapsed());
         let baseline = run.previous().await.filter(|_| run.facts.scope.full);
         let baseline = baseline.map(|previous| previous.baseline.clone());
         let snapshot = Snapshot::new(run.facts.clone(), finished_at, tally, baseline);

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::deadline::deadline_exceeded;
-use super::one_target::{Audit, history, images};
+use super::one_target::{ArchivedTarget, Audit, history, images};
 use super::plan::{AccessTo, PlannedTarget};
+use super::renewal::{TargetRenewal, TargetRenewals};
 use super::run::{Run, new_attempt};
 use crate::archive::lines_writer::ArchiveError;
 
@@ -51,10 +52,11 @@ fn next_step(kind: FailureKind, pass: Pass, pages: u64, has_time: bool) -> NextS
     }
 }
 
-/// A target's outcome, and the archive error if archiving it failed.
+/// A target's outcome, the archive error if archiving it failed, and the reports to ask for.
 struct Audited {
     outcome: TargetOutcome,
     archive_error: Option<ArchiveError>,
+    renewal: Option<TargetRenewal>,
 }
 
 impl From<TargetOutcome> for Audited {
@@ -62,8 +64,19 @@ impl From<TargetOutcome> for Audited {
         Self {
             outcome,
             archive_error: None,
+            renewal: None,
         }
     }
+}
+
+/// What the passes over the targets have produced.
+#[derive(Default)]
+pub(super) struct AuditedTargets {
+    pub(super) tally: Tally,
+    /// The first error of the archive.
+    pub(super) archive_error: Option<ArchiveError>,
+    /// The reports to ask for.
+    pub(super) renewals: TargetRenewals,
 }
 
 /// The result of one attempt at a target.
@@ -89,13 +102,8 @@ const MAX_PAUSED: usize = 8;
 
 /// Audits every target, and attempts those once more that failed with something transient. In the time that
 /// is left, fetches the entries for which a target's share of the time was not enough.
-///
-/// Returns the outcomes, and the first error of the archive.
-pub(super) async fn audit_all(
-    run: &Arc<Run>,
-    planned: Vec<PlannedTarget>,
-) -> (Tally, Option<ArchiveError>) {
-    let mut outcomes = Outcomes::default();
+pub(super) async fn audit_all(run: &Arc<Run>, planned: Vec<PlannedTarget>) -> AuditedTargets {
+    let mut outcomes = AuditedTargets::default();
     let mut paused = VecDeque::new();
     let attempts = |pass, planned: Vec<PlannedTarget>| {
         // One for all targets of a pass, whose keys differ. The second pass has its own, because a write of
@@ -118,7 +126,7 @@ pub(super) async fn audit_all(
     run_all(run, second, &mut paused, MAX_PAUSED, &mut outcomes).await;
     let none = attempts(Pass::Second, Vec::new());
     run_all(run, none, &mut paused, 0, &mut outcomes).await;
-    (outcomes.tally, outcomes.archive_error)
+    outcomes
 }
 
 /// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
@@ -129,7 +137,7 @@ async fn run_all(
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = Attempted> + Send + 'static>,
     paused: &mut VecDeque<Box<Paused>>,
     max_paused: usize,
-    outcomes: &mut Outcomes,
+    outcomes: &mut AuditedTargets,
 ) -> Vec<PlannedTarget> {
     let mut retries = Vec::new();
     // Dropping this future ends the tasks.
@@ -233,7 +241,14 @@ async fn resume(run: Arc<Run>, paused: Box<Paused>) -> Attempted {
 async fn archive(run: &Run, pass: Pass, audit: Audit, planned: PlannedTarget) -> Attempted {
     let attempt = audit.attempt();
     match audit.archive().await {
-        Ok(outcome) => done(outcome),
+        Ok(ArchivedTarget { outcome, plan }) => Attempted::Done(Box::new(Audited {
+            renewal: plan.map(|plan| TargetRenewal {
+                account: planned.account,
+                target: planned.target,
+                plan,
+            }),
+            ..outcome.into()
+        })),
         Err(error) => not_written(run, pass, attempt, planned, error).await,
     }
 }
@@ -302,8 +317,8 @@ async fn not_archived(
     reason.message = format!("{error}: {}", reason.message);
     let outcome = not_audited(run, attempt, planned, TargetStatus::Failed, reason).await;
     Attempted::Done(Box::new(Audited {
-        outcome,
         archive_error: Some(error),
+        ..outcome.into()
     }))
 }
 
@@ -315,19 +330,17 @@ async fn is_disabled(run: &Run, planned: &PlannedTarget, pass: Pass) -> bool {
     regions.is_ok_and(|regions| regions.is_not_enabled(&planned.target.region))
 }
 
-/// The outcomes of the targets that are done.
-#[derive(Default)]
-struct Outcomes {
-    tally: Tally,
-    archive_error: Option<ArchiveError>,
-}
-
-impl Outcomes {
+impl AuditedTargets {
     async fn add(&mut self, run: &Run, audited: Audited) {
         let Audited {
             mut outcome,
             archive_error,
+            renewal,
         } = audited;
+        if let Some(renewal) = renewal {
+            let concurrent = run.settings.max_concurrent_targets;
+            self.renewals.add(renewal, concurrent);
+        }
         run.deadline.close_target();
         let previous = run.previous().await.filter(|_| run.facts.scope.full);
         if let Some(previous) = previous {

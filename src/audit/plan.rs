@@ -58,6 +58,11 @@ impl Account {
         }
     }
 
+    /// Access to the account, with the newest credentials that an attempt has used.
+    pub(crate) fn latest_access(&self) -> &AccountAccess {
+        self.renewed.get().unwrap_or(&self.access)
+    }
+
     /// Asks which Regions the account has enabled: once a run, and once more for second attempts.
     pub(crate) async fn enabled_regions(
         &self,

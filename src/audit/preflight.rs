@@ -11,14 +11,20 @@ use serde::Serialize;
 use super::plan::{AccessTo, PlannedTarget};
 use super::run::Run;
 use crate::aws::ec2::UsageReports;
+use crate::aws::ec2::pagination::PageCursor;
 
 /// How many targets an answer lists: Lambda accepts answers of up to 6 MB.
 const MAX_LISTED_TARGETS: usize = 1_000;
 
+/// The smallest page of AMIs that EC2 returns.
+///
+/// Source: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeImages.html>
+const FEWEST_IMAGES: u32 = 5;
+
 /// What EC2 would permit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Preflight {
-    /// Always true: nothing was read or written.
+    /// Always true: nothing was written.
     pub dry_run: bool,
     /// Every target, counted.
     pub counts: PermissionCounts,
@@ -149,6 +155,29 @@ fn about(what: &str, failure: CallFailure) -> CallFailure {
     }
 }
 
+/// Asks whether a report about an AMI of the account may be requested. An account without AMIs needs none.
+async fn ask_about_renewal(run: &Run, reports: &UsageReports) -> Result<(), CallFailure> {
+    let images = reports.images();
+    let mut cursor = PageCursor::new(Some(FEWEST_IMAGES));
+    loop {
+        let page = match images.page(cursor.max_results(), cursor.token()).await {
+            Ok(page) => page,
+            Err(failure) if run.images_page_size.restart(&mut cursor, &failure) => continue,
+            Err(failure) => return Err(about("AMIs", failure)),
+        };
+        if let Some(image_id) = page.rows.into_iter().find_map(|image| image.image_id) {
+            let asked = reports.requests().dry_run(image_id).await;
+            return asked.map_err(|failure| CallFailure {
+                message: format!("asking for reports: {}", failure.message),
+                ..failure
+            });
+        }
+        if !cursor.advance(page.next_token)? {
+            return Ok(());
+        }
+    }
+}
+
 async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
     let PlannedTarget {
         account,
@@ -174,6 +203,9 @@ async fn ask(run: &Run, planned: PlannedTarget) -> PreflightLine {
             if policy.image_references {
                 let asked = images.dry_run_references().await;
                 asked.map_err(|failure| about("references", failure))?;
+            }
+            if policy.renew_reports {
+                ask_about_renewal(run, &reports).await?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use image_usage_archive::domain::findings::UsagePolicy;
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
+use image_usage_archive::domain::usage::CoverageRules;
 use image_usage_archive::layout::ObjectKind;
 use tokio::sync::SetOnce;
 
@@ -21,6 +22,7 @@ use crate::archive::previous::PreviousRun;
 use crate::aws::ec2::{MAX_IDS_PER_CALL, ReportQuery};
 use crate::request::Request;
 use crate::settings::Settings;
+use image_usage_archive::renewal_plan::RenewalPlan;
 
 /// The invocation context that Lambda provides.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Run {
     /// The page sizes of listings of AMIs, which EC2 may limit otherwise.
     pub(crate) images_page_size: PageSize,
     pub(crate) deadline: Deadline,
+    /// The time between two requests for reports in a target.
+    pub(crate) renewal_pace: Duration,
     /// Objects of earlier runs that exist and cannot be read.
     pub(crate) unreadable_objects: AtomicU64,
     /// The last full snapshot, once it is read.
@@ -63,6 +67,7 @@ impl Run {
         settings: Arc<Settings>,
         bucket: Bucket,
         home: Region,
+        renewal_pace: Duration,
     ) -> Self {
         let scheduled_at = request.scheduled_at.unwrap_or(invocation.started_at);
         let run_id = match &request.event_id {
@@ -78,9 +83,10 @@ impl Run {
                 scope: request.scope,
                 scheduled_at,
                 started_at: invocation.started_at,
-                policy: settings.policy,
+                policy: settings.policy.clone(),
             },
             deadline: Deadline::starting_now(invocation.time_left, settings.max_concurrent_targets),
+            renewal_pace,
             settings,
             bucket,
             home,
@@ -101,8 +107,20 @@ impl Run {
     }
 
     /// The rules about AMIs; `None` if the run reads none.
-    pub(crate) fn usage_policy(&self) -> Option<UsagePolicy> {
+    pub(crate) fn usage_policy(&self) -> Option<&UsagePolicy> {
         self.facts.scope.usage_policy(&self.facts.policy)
+    }
+
+    /// The rules of coverage; `None` if the run reads no AMIs.
+    pub(crate) fn coverage_rules(&self) -> Option<CoverageRules> {
+        let usage = self.usage_policy()?;
+        Some(self.facts.policy.coverage_rules(usage))
+    }
+
+    /// The reports that EC2 is to be asked for in a target; `None` if the settings do not say so.
+    pub(crate) fn renewal_plan(&self) -> Option<RenewalPlan> {
+        let rules = self.coverage_rules().filter(|rules| rules.renews)?;
+        Some(RenewalPlan::new(rules, self.facts.started_at))
     }
 
     /// The last full snapshot; waits until it is read. `None` if there is none that can be read.

@@ -15,6 +15,7 @@ const FUNCTION: &[&[&str]] = &[
 /// The modules of the archive's library, top floor first.
 const ARCHIVE: &[&[&str]] = &[
     &["answer", "verify"],
+    &["renewal_plan"],
     &["named_object"],
     &["source"],
     &["aws"],

@@ -97,6 +97,7 @@ async fn an_ami_has_a_line_with_its_consumers_its_sources_and_the_reports_that_w
     as_of: "2026-11-12T06:00:05.250Z"
     consumers: [{"consumer_account_id":"444455556666","first_observed":"2026-11-12T06:00:05.250Z","last_observed":"2026-11-12T06:00:05.250Z","report_id":"amiur-1","resource_type":"ec2:Instance","usage_count":3}]
     consumers_omitted: 0
+    coverage: "covered"
     first_observed: "2026-11-12T06:00:05.250Z"
     image: {"creation_time":"2025-10-18T06:00:05.250Z","deprecation_time":null,"deregistration_protection":"disabled","last_launched_time":null,"name":"golden","public":false,"source_image_id":null,"state":"available","tags":{}}
     image_id: "ami-00000000000000001"
@@ -108,7 +109,7 @@ async fn an_ami_has_a_line_with_its_consumers_its_sources_and_the_reports_that_w
     references_checked: false
     references_omitted: 0
     region: "us-east-1"
-    reports: {"available":1,"entries_not_archived":0,"error":0,"newest_available":{"creation_time":"2026-11-12T06:00:05.250Z","report_id":"amiur-1","requested_account_ids":0,"resource_types":["ec2:Instance","ec2:LaunchTemplate","imagebuilder:ContainerRecipe","imagebuilder:ImageRecipe"],"version_depth":10000},"newest_state":"available","other":0,"pending":0}
+    reports: {"available":1,"entries_not_archived":0,"error":0,"failed_in_a_row":0,"newest_adequate":{"creation_time":"2026-11-12T06:00:05.250Z","report_id":"amiur-1"},"newest_available":{"creation_time":"2026-11-12T06:00:05.250Z","report_id":"amiur-1","requested_account_ids":0,"resource_types":["ec2:Instance","ec2:LaunchTemplate","imagebuilder:ContainerRecipe","imagebuilder:ImageRecipe"],"version_depth":10000},"newest_failed":null,"newest_pending":null,"newest_state":"available","other":0,"pending":0}
     sources: [{"covered_until":"2026-11-12T06:00:05.250Z","last_observed":"2026-11-12T06:00:05.250Z","source":"ec2:Instance"},{"covered_until":"2026-11-12T06:00:05.250Z","last_observed":null,"source":"ec2:LaunchTemplate"},{"covered_until":"2026-11-12T06:00:05.250Z","last_observed":null,"source":"imagebuilder:ContainerRecipe"},{"covered_until":"2026-11-12T06:00:05.250Z","last_observed":null,"source":"imagebuilder:ImageRecipe"},{"covered_until":"2026-11-22T06:00:05.250Z","last_observed":null,"source":"last_launched_time"}]
     verdict: "in_use"
     "#);
@@ -119,7 +120,7 @@ async fn an_ami_has_a_line_with_its_consumers_its_sources_and_the_reports_that_w
     );
     assert_eq!(
         snapshot["counts"]["images"],
-        json!({"total": 2, "gone": 0, "in_use": 1, "no_use_observed": 1, "last_seen_in_use": 0, "unknown": 0})
+        json!({"total": 2, "gone": 0, "in_use": 1, "no_use_observed": 1, "last_seen_in_use": 0, "unknown": 0, "uncovered": 0})
     );
 }
 

@@ -255,6 +255,7 @@ async fn the_metrics_line_has_every_metric_and_separates_scoped_runs() {
         "ImagesLastSeenInUse",
         "ImagesUnknown",
         "ImagesGone",
+        "ImagesUncovered",
         "ImagesNotRead",
         "TargetsComplete",
         "TargetsIncomplete",

@@ -23,6 +23,7 @@ mod matrix;
 mod organization_days;
 mod properties;
 mod real_accounts;
+mod renewal;
 mod retries_and_deadline;
 mod runs;
 mod schemas;

@@ -172,7 +172,7 @@ impl Totals<'_> {
                 self.target,
                 &report,
                 entries,
-                facts.policy,
+                &facts.policy,
                 facts.started_at,
             ));
         }

@@ -31,6 +31,7 @@ use crate::aws::AccountAccess;
 use crate::aws::ec2::pagination::PageCursor;
 use crate::aws::ec2::{ReportQuery, UsageReports};
 use crate::staging::StagedReports;
+use image_usage_archive::renewal_plan::RenewalPlan;
 
 /// One attempt at a target.
 #[derive(Debug)]
@@ -48,6 +49,14 @@ pub(crate) struct Audit {
     images: Result<(), Option<CallFailure>>,
     /// What follows the listing; `None` while it is under way.
     archiving: Option<Archiving>,
+}
+
+/// A target that is archived.
+#[derive(Debug)]
+pub(crate) struct ArchivedTarget {
+    pub(crate) outcome: TargetOutcome,
+    /// The reports that EC2 is to be asked for.
+    pub(crate) plan: Option<RenewalPlan>,
 }
 
 /// A target that is being archived.
@@ -195,7 +204,7 @@ impl Audit {
     ///
     /// # Errors
     /// Fails if the archive cannot be written.
-    pub(crate) async fn archive(mut self) -> Result<TargetOutcome, ArchiveError> {
+    pub(crate) async fn archive(mut self) -> Result<ArchivedTarget, ArchiveError> {
         if self.archiving.is_none() {
             self.fetch_entries().await?;
         }
@@ -234,9 +243,10 @@ impl Audit {
         };
         counts.add_target(status);
         let images = self.archive_images(changes.as_mut()).await;
-        counts.images = Some(images.counts);
+        counts.add_images(images.counts);
+        findings += images.findings;
         let Target { account_id, region } = self.target;
-        Ok(TargetOutcome {
+        let outcome = TargetOutcome {
             ledger: LedgerLine {
                 account_id,
                 region,
@@ -252,6 +262,10 @@ impl Audit {
             counts,
             findings,
             changes,
+        };
+        Ok(ArchivedTarget {
+            outcome,
+            plan: images.plan,
         })
     }
 
@@ -279,7 +293,7 @@ async fn stage_all(
 ) -> Result<(), CallFailure> {
     let mut turns = Turns::default();
     for report in rows {
-        let findings = findings::evaluate(report, run.facts.policy, run.facts.started_at);
+        let findings = findings::evaluate(report, &run.facts.policy, run.facts.started_at);
         staged
             .stage(target, report, findings)
             .map_err(local_storage)?;

@@ -1,4 +1,4 @@
-//! EC2: image usage reports, their entries, AMIs, and Regions.
+//! EC2: image usage reports, their entries, requests for new ones, AMIs, and Regions.
 
 mod answers;
 mod client;
@@ -7,6 +7,7 @@ mod images;
 pub mod pagination;
 mod regions;
 mod reports;
+mod requests;
 
 #[cfg(test)]
 mod sdk_comparison;
@@ -16,3 +17,4 @@ pub use images::{Images, MAX_IMAGES_PER_CALL};
 pub use pagination::ListedPage;
 pub use regions::EnabledRegions;
 pub use reports::{MAX_IDS_PER_CALL, ReportQuery, UsageReports};
+pub use requests::{ReportRequest, ReportRequests};

@@ -20,6 +20,7 @@ use super::client::{client, permitted, whole_number};
 use super::decoder::Decoder;
 use super::images::Images;
 use super::pagination::ListedPage;
+use super::requests::ReportRequests;
 use crate::aws::accounts::AccountAccess;
 
 /// The most IDs that EC2 accepts in one call.
@@ -57,6 +58,11 @@ impl UsageReports {
     /// The AMIs of the same account and Region.
     pub fn images(&self) -> Images {
         Images::new(self.client.clone())
+    }
+
+    /// Requests for new reports in the same account and Region.
+    pub fn requests(&self) -> ReportRequests {
+        ReportRequests::new(self.client.clone())
     }
 
     /// Reads one page of reports.

@@ -142,7 +142,7 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
         usage: None,
     };
     let now = "2026-11-22T06:00:05.250Z".parse().unwrap();
-    let findings = evaluate(report, policy, now);
+    let findings = evaluate(report, &policy, now);
     let entries = EntriesStatus::Failed {
         code: "ReportDeleted".to_owned(),
     };
@@ -173,7 +173,7 @@ pub(crate) fn check_line(target: &Target, report: &UsageReport) {
     assert_eq!(line["tags"], json!(report.tags));
     assert_eq!(line["findings"], json!(findings));
     for kind in findings.iter() {
-        let finding = one_line(&Finding::new(kind, target, report, &entries, policy, now));
+        let finding = one_line(&Finding::new(kind, target, report, &entries, &policy, now));
         assert_eq!(finding["state_reason"], line["state_reason"]);
         assert_eq!(finding["tags"], line["tags"]);
         assert!(!finding["message"].as_str().unwrap().is_empty());

@@ -39,10 +39,19 @@ impl Archive {
             check_listing(target, &lines, &held, bare(account, region));
             self.check_entries(run_id, target, &lines, held);
             counted.add(run_id, &lines);
+            counted.add_images(&self.images_of(target));
             compared += lines.len();
         }
         counted.check(snapshot);
         compared
+    }
+
+    /// The lines of a target's AMIs.
+    pub(crate) fn images_of(&self, target: &Value) -> Vec<Value> {
+        match &target["images_object"] {
+            Value::Null => Vec::new(),
+            object => self.named_lines(object),
+        }
     }
 }
 
@@ -224,6 +233,13 @@ impl Counted {
                 self.findings.add("total");
                 self.findings.add(text(kind));
             }
+        }
+    }
+
+    fn add_images(&mut self, images: &[Value]) {
+        for _ in images.iter().filter(|line| line["coverage"] == "uncovered") {
+            self.findings.add("total");
+            self.findings.add("uncovered");
         }
     }
 

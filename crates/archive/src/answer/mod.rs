@@ -151,6 +151,7 @@ impl Run {
         self.snapshot
             .policy
             .usage
+            .as_ref()
             .is_some_and(|policy| policy.images)
     }
 
@@ -219,7 +220,7 @@ impl Run {
         let Snapshot {
             policy, started_at, ..
         } = &self.snapshot;
-        match policy.usage {
+        match &policy.usage {
             Some(usage) => {
                 line.not_read_at(*started_at, usage.observation_days, usage.image_references)
             }

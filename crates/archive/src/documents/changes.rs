@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::add_fields::add_fields;
-use crate::domain::findings::{FindingKind, FindingSet, finding_id};
+use crate::domain::findings::{FindingKind, FindingSet, finding_id, uncovered_id};
 use crate::domain::report::ReportState;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::top_list::TopList;
@@ -64,7 +64,7 @@ pub struct FindingChanges {
     pub continuing: u64,
     /// Those that no longer apply, in targets that were read completely.
     pub resolved: u64,
-    /// Those of reports that were not seen, in targets that could not be read completely.
+    /// Those of reports and AMIs that were not seen, in targets that could not be read completely.
     pub unseen: u64,
 }
 
@@ -219,6 +219,29 @@ impl ChangeTally {
                 }
                 (false, false) => {}
             }
+        }
+    }
+
+    /// Compares whether an AMI is uncovered with what the run before said; `now` is `None` if that is not known.
+    pub fn compare_coverage(
+        &mut self,
+        target: &Target,
+        image_id: &str,
+        before: bool,
+        now: Option<bool>,
+    ) {
+        match (before, now) {
+            (true, Some(true)) => self.findings.continuing += 1,
+            (false, Some(true)) => {
+                self.findings.opened += 1;
+                self.opened.insert(uncovered_id(target, image_id));
+            }
+            (true, Some(false)) => {
+                self.findings.resolved += 1;
+                self.resolved.insert(uncovered_id(target, image_id));
+            }
+            (true, None) => self.findings.unseen += 1,
+            (false, Some(false) | None) => {}
         }
     }
 

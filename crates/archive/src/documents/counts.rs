@@ -11,7 +11,7 @@ use crate::domain::entries_status::EntriesStatus;
 use crate::domain::findings::{FindingKind, FindingSet};
 use crate::domain::report::ReportState;
 use crate::domain::run_id::RunId;
-use crate::domain::usage::Verdict;
+use crate::domain::usage::{Coverage, Verdict};
 
 /// Whether a run read everything that it was asked to audit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -80,6 +80,9 @@ pub struct FindingCounts {
     pub expired: u64,
     pub failed: u64,
     pub stuck: u64,
+    /// About AMIs; `None` before version 0.3.0, which did not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncovered: Option<u64>,
     pub unrecognised_state: u64,
     pub undated: u64,
 }
@@ -106,12 +109,15 @@ pub struct ImageCounts {
     pub no_use_observed: u64,
     pub last_seen_in_use: u64,
     pub unknown: u64,
+    /// Of all of them, those that are not covered by a report.
+    pub uncovered: u64,
 }
 
 impl ImageCounts {
     /// Counts an AMI.
-    pub fn add(&mut self, verdict: Verdict) {
+    pub fn add(&mut self, verdict: Verdict, coverage: Option<Coverage>) {
         self.total += 1;
+        self.uncovered += u64::from(coverage == Some(Coverage::Uncovered));
         *match verdict {
             Verdict::Gone => &mut self.gone,
             Verdict::InUse => &mut self.in_use,
@@ -155,10 +161,19 @@ impl Counts {
                 FindingKind::Expired => &mut self.findings.expired,
                 FindingKind::Expiring => &mut self.findings.expiring,
                 FindingKind::Stuck => &mut self.findings.stuck,
+                // Of AMIs, and of no report.
+                FindingKind::Uncovered => self.findings.uncovered.get_or_insert_default(),
                 FindingKind::UnrecognisedState => &mut self.findings.unrecognised_state,
                 FindingKind::Undated => &mut self.findings.undated,
             } += 1;
         }
+    }
+
+    /// Counts the AMIs of a target, and the findings about them.
+    pub fn add_images(&mut self, images: ImageCounts) {
+        self.findings.total += images.uncovered;
+        *self.findings.uncovered.get_or_insert_default() += images.uncovered;
+        *self.images.get_or_insert_default() += images;
     }
 
     /// Counts one target.
@@ -187,9 +202,35 @@ impl Counts {
 add_fields! {
     TargetCounts { complete, incomplete, failed, skipped }
     ReportCounts { total, available, pending, error, other }
-    FindingCounts { total, unarchived, expiring, expired, failed, stuck, unrecognised_state, undated }
     EntriesCounts { archived, pending, not_available, failed, fetched }
-    ImageCounts { total, gone, in_use, no_use_observed, last_seen_in_use, unknown }
+    ImageCounts { total, gone, in_use, no_use_observed, last_seen_in_use, unknown, uncovered }
+}
+
+impl AddAssign for FindingCounts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            total,
+            unarchived,
+            expiring,
+            expired,
+            failed,
+            stuck,
+            uncovered,
+            unrecognised_state,
+            undated,
+        } = other;
+        self.total += total;
+        self.unarchived += unarchived;
+        self.expiring += expiring;
+        self.expired += expired;
+        self.failed += failed;
+        self.stuck += stuck;
+        if let Some(uncovered) = uncovered {
+            *self.uncovered.get_or_insert_default() += uncovered;
+        }
+        self.unrecognised_state += unrecognised_state;
+        self.undated += undated;
+    }
 }
 
 impl AddAssign for Counts {

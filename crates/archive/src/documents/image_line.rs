@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::findings::Finding;
 use crate::domain::report::Tags;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::usage::{
-    Consumer, ConsumerKey, Consumers, ImageLook, ImageUsage, Judgement, Look, Observation,
-    ObservedReport, ObservedReports, Reason, ReferencesLook, ReportsListed, Source, Verdict, judge,
+    Consumer, ConsumerKey, Consumers, Coverage, CoverageRules, Covering, ImageLook, ImageUsage,
+    Judgement, Look, Observation, ObservedReport, ObservedReports, Reason, ReferencesLook,
+    ReportsListed, Source, Verdict, judge,
 };
 
 /// How many references of an AMI are listed; the rest are only counted.
@@ -59,6 +61,9 @@ pub struct ImageLine {
     pub sources: Vec<SourceLine>,
     /// The reports whose entries were read, as far as later runs or the consumers depend on them, oldest first.
     pub observed_reports: Vec<ObservedReportLine>,
+    /// Whether an adequate report is recent, or on its way; `None` for an AMI that does not count: it was not
+    /// read, or is gone, it lacks the tag of the settings, or the reports of the target were not read to their end.
+    pub coverage: Option<Coverage>,
 }
 
 /// An account that uses or has used an AMI with one type of resource.
@@ -166,9 +171,35 @@ pub struct ImageReading {
     pub references_look: ReferencesLook,
     /// Those that were found.
     pub references: References,
+    /// The rules of coverage.
+    pub coverage_rules: CoverageRules,
 }
 
 impl ImageReading {
+    /// Whether the AMI is covered, and why not; `None` for one that does not count.
+    pub fn covering(&self) -> Option<Covering> {
+        let rules = &self.coverage_rules;
+        let image = self.image.as_ref().filter(|_| self.is_target_read)?;
+        let counts = rules.image_tag.as_ref();
+        let counts = counts.is_none_or(|tag| tag.is_among(&image.tags));
+        counts.then(|| rules.evaluate(&self.reports, self.started_at))
+    }
+
+    /// The finding that the AMI is not covered.
+    pub fn uncovered(&self, target: &Target, image_id: &str) -> Option<Finding> {
+        let Some(Covering::Uncovered(gap)) = self.covering() else {
+            return None;
+        };
+        let (tags, rules) = (&self.image.as_ref()?.tags, &self.coverage_rules);
+        let finding = Finding::uncovered(target, image_id, tags, gap, rules, self.started_at);
+        Some(finding)
+    }
+
+    /// Whether it is known if the AMI is covered: nothing says so of one that was not read, unless it is gone.
+    pub fn is_coverage_known(&self) -> bool {
+        self.is_target_read && (self.image.is_some() || self.are_images_read)
+    }
+
     /// Gives the verdict.
     pub fn judge(&self, usage: &ImageUsage) -> Judgement {
         let look = Look {
@@ -193,6 +224,7 @@ impl ImageLine {
     /// Makes the line of an AMI, with its verdict.
     pub fn new(target: &Target, image_id: String, usage: &ImageUsage, read: ImageReading) -> Self {
         let Judgement { verdict, reasons } = read.judge(usage);
+        let coverage = read.covering().map(Coverage::from);
         let Target { account_id, region } = target.clone();
         Self {
             account_id,
@@ -217,6 +249,7 @@ impl ImageLine {
                 .iter()
                 .map(ObservedReportLine::from)
                 .collect(),
+            coverage,
         }
     }
 
@@ -276,6 +309,8 @@ impl ImageLine {
                 false => ReferencesLook::NotWanted,
             },
             references: References::default(),
+            // They apply to no AMI that was not read.
+            coverage_rules: CoverageRules::default(),
         };
         Self::new(&target, self.image_id, &usage, read)
     }

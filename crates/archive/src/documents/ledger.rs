@@ -56,6 +56,21 @@ pub struct ImagesLedger {
     pub references_error: Option<TargetError>,
     /// The object with a line for each AMI; `None` if there is no AMI, or none was asked for.
     pub images_object: Option<ArchivedObject>,
+    /// The reports that EC2 was asked for; `None` if the settings do not say so, or if the target was not read.
+    pub renewals: Option<Renewals>,
+}
+
+/// The reports that a run asked EC2 for.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Renewals {
+    /// The AMIs for which EC2 is creating one.
+    pub requested: u64,
+    /// The AMIs that are left to later runs.
+    pub deferred: u64,
+    /// The AMIs for which EC2 refused one.
+    pub failed: u64,
+    /// The first refusal, or why AMIs are left although fewer than 500 were asked for; `None` if there is neither.
+    pub error: Option<TargetError>,
 }
 
 /// How completely a target was audited.

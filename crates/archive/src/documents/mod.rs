@@ -25,7 +25,7 @@ pub use image_line::{
     ConsumerLine, ImageFields, ImageLine, ImageReading, MAX_REFERENCES, ObservedReportLine,
     Reference, References, SourceLine,
 };
-pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, TargetError, TargetStatus};
+pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
 pub use outcome::{Tally, TargetOutcome};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{

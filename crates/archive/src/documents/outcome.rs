@@ -1,8 +1,10 @@
 //! The results of auditing targets, from which a snapshot is built.
 
+use std::collections::BTreeMap;
+
 use super::changes::ChangeTally;
 use super::counts::{Counts, TargetCounts};
-use super::ledger::{ImagesLedger, LedgerLine, TargetError, TargetStatus};
+use super::ledger::{ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
 use crate::domain::findings::ListedFindings;
 use crate::domain::target::Target;
 
@@ -63,6 +65,15 @@ impl Tally {
         self.findings += outcome.findings;
         if let Some(changes) = outcome.changes {
             self.changes += changes;
+        }
+    }
+
+    /// Records the reports that EC2 was asked for, once every target is added.
+    pub fn set_renewals(&mut self, mut renewals: BTreeMap<Target, Renewals>) {
+        for line in &mut self.targets {
+            if let Some(renewed) = renewals.remove(&line.target()) {
+                line.images.get_or_insert_default().renewals = Some(renewed);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
-use super::counts::{Counts, RunStatus};
+use super::counts::{Counts, ImageCounts, RunStatus};
 use super::ledger::LedgerLine;
 use super::outcome::Tally;
 use crate::domain::findings::{Finding, Policy, UsagePolicy};
@@ -132,7 +132,7 @@ impl Snapshot {
             policy,
         } = facts;
         if policy.usage.is_some() {
-            counts.images.get_or_insert_default();
+            counts.add_images(ImageCounts::default());
         }
         Self {
             schema_version: SCHEMA_VERSION,
@@ -187,8 +187,11 @@ pub struct Scope {
 impl Scope {
     /// Returns the rules by which a run gives verdicts about AMIs; `None` if it gives none: it was not asked to,
     /// or sees only some reports.
-    pub fn usage_policy(&self, policy: &Policy) -> Option<UsagePolicy> {
-        policy.usage.filter(|usage| usage.images && self.full)
+    pub fn usage_policy<'a>(&self, policy: &'a Policy) -> Option<&'a UsagePolicy> {
+        policy
+            .usage
+            .as_ref()
+            .filter(|usage| usage.images && self.full)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod digest;
 pub mod entries_status;
 pub mod error_code;
 pub mod findings;
+pub mod image_tag;
 pub mod report;
 pub mod report_key;
 pub mod run_id;

@@ -12,6 +12,9 @@ use time::{Date, OffsetDateTime, UtcOffset};
 /// The seconds of a day.
 pub const SECONDS_PER_DAY: i64 = 86_400;
 
+/// The seconds of an hour.
+pub const SECONDS_PER_HOUR: i64 = 3_600;
+
 /// A moment in UTC, written as RFC 3339.
 ///
 /// Written without a fraction if it is a whole second, else with three digits of milliseconds or nine of

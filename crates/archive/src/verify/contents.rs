@@ -135,7 +135,7 @@ fn derived_difference(snapshot: &Snapshot, tally: Tally) -> Option<String> {
         scope: snapshot.scope.clone(),
         scheduled_at: snapshot.scheduled_at,
         started_at: snapshot.started_at,
-        policy: snapshot.policy,
+        policy: snapshot.policy.clone(),
     };
     let derived = Snapshot::new(facts, snapshot.finished_at, tally, None);
     if snapshot.counts != derived.counts {
@@ -203,7 +203,8 @@ async fn read_target(
             contents
                 .problems
                 .extend(problems.map(|what| Problem::new(key, what)));
-            counts.images = Some(lines.counts);
+            counts.add_images(lines.counts);
+            findings += lines.findings;
             of_target.observed = observed(key, lines.observed);
             of_target.images = Some((line.target(), lines.known));
         }

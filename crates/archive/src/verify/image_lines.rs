@@ -12,12 +12,12 @@ use crate::documents::{
     AUDITOR_VERSION, ImageCounts, ImageLine, ImageReading, LedgerLine, MAX_REFERENCES, References,
     Snapshot, TargetStatus,
 };
-use crate::domain::findings::UsagePolicy;
+use crate::domain::findings::{ListedFindings, UsagePolicy};
 use crate::domain::report_key::ReportKey;
 use crate::domain::target::Target;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::usage::{
-    ImageUsage, LAUNCHES, MAX_CONSUMERS, REFERENCES, ReferencesLook, Verdict,
+    Coverage, ImageUsage, LAUNCHES, MAX_CONSUMERS, REFERENCES, ReferencesLook, Verdict,
 };
 use crate::layout::{Layout, ObjectKind};
 use crate::named_object::LineCheck;
@@ -48,8 +48,10 @@ pub(super) type ObservedByKey = BTreeMap<String, BTreeMap<ReportKey, String>>;
 
 pub(super) struct ImageLines<'a> {
     run: &'a OfRun<'a>,
-    policy: Option<UsagePolicy>,
+    policy: Option<&'a UsagePolicy>,
     pub(super) counts: ImageCounts,
+    /// The AMIs that are not covered.
+    pub(super) findings: ListedFindings,
     /// How many AMIs were read themselves.
     read: u64,
     pub(super) known: BTreeMap<String, KnownImage>,
@@ -64,6 +66,7 @@ impl<'a> ImageLines<'a> {
             run,
             policy: run.snapshot.scope.usage_policy(&run.snapshot.policy),
             counts: ImageCounts::default(),
+            findings: ListedFindings::default(),
             read: 0,
             known: BTreeMap::new(),
             observed: BTreeMap::new(),
@@ -121,7 +124,7 @@ impl<'a> ImageLines<'a> {
         }
     }
 
-    fn reading(&self, line: &ImageLine, policy: UsagePolicy) -> ImageReading {
+    fn reading(&self, line: &ImageLine, policy: &UsagePolicy) -> ImageReading {
         let images = self.run.ledger.images.as_ref();
         ImageReading {
             started_at: self.run.snapshot.started_at,
@@ -139,6 +142,7 @@ impl<'a> ImageLines<'a> {
                 listed: line.references.iter().cloned().collect(),
                 omitted: line.references_omitted,
             },
+            coverage_rules: self.run.snapshot.policy.coverage_rules(policy),
         }
     }
 
@@ -204,7 +208,16 @@ impl<'a> ImageLines<'a> {
     }
 
     fn count(&mut self, line: ImageLine) {
-        self.counts.add(line.verdict);
+        self.counts.add(line.verdict, line.coverage);
+        if let Some(policy) = self.policy
+            && line.coverage == Some(Coverage::Uncovered)
+        {
+            let read = self.reading(&line, policy);
+            let finding = read.uncovered(self.run.target, &line.image_id);
+            finding
+                .into_iter()
+                .for_each(|one| self.findings.insert(one));
+        }
         self.read += u64::from(line.image.is_some());
         let known = KnownImage {
             verdict: line.verdict,
@@ -287,7 +300,7 @@ fn unbounded(line: &ImageLine) -> Option<&'static str> {
 fn contradiction(
     line: &ImageLine,
     usage: &ImageUsage,
-    policy: UsagePolicy,
+    policy: &UsagePolicy,
     started_at: Timestamp,
 ) -> Option<&'static str> {
     let last_of = |name: &str| {

@@ -2,7 +2,9 @@
 
 use super::keys::{layout_of, object_key, own_objects};
 use super::problem::unless;
-use crate::documents::{ArchivedObject, ImagesLedger, LedgerLine, Snapshot, TargetStatus};
+use crate::documents::{
+    ArchivedObject, ImagesLedger, LedgerLine, Renewals, Snapshot, TargetStatus,
+};
 use crate::domain::target::Target;
 use crate::layout::ObjectKind;
 
@@ -74,8 +76,20 @@ fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> V
         images_error,
         references_error,
         images_object,
+        renewals,
     } = images;
     let lines = images_object.as_ref().map_or(0, |object| object.lines);
+    let wants_renewals = policy.is_some_and(|policy| policy.renew_reports);
+    let asked_for = |renewals: &Renewals| {
+        let Renewals {
+            requested,
+            deferred,
+            failed,
+            error,
+        } = renewals;
+        let all = requested.saturating_add(*deferred).saturating_add(*failed);
+        all <= lines && (*failed == 0 || error.is_some())
+    };
     let problems = [
         unless(is_due, || {
             format!("has AMIs of {target}, but no policy for them")
@@ -92,6 +106,17 @@ fn images_problems(snapshot: &Snapshot, line: &LedgerLine, target: &Target) -> V
         ),
         unless(references_error.is_none() || wants_references, || {
             format!("has an error of references to AMIs of {target}, which its run did not read")
+        }),
+        unless(
+            renewals.is_none() || wants_renewals && is_read && images_read.is_some(),
+            || {
+                format!(
+                    "states that reports about AMIs of {target} were asked for, which its run did not do"
+                )
+            },
+        ),
+        unless(renewals.as_ref().is_none_or(asked_for), || {
+            format!("states other renewals of {target} than its AMIs and the error allow")
         }),
         unless(images_read.unwrap_or(0) <= lines, || {
             let read = images_read.unwrap_or(0);

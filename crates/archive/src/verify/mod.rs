@@ -12,8 +12,8 @@
 //!   `started_at`. Entries are grouped by report, and each report with archived entries has exactly as many
 //!   in the object that it names.
 //! - **Each line of an AMI** is in order, with its lists in order, each item once, and within their bounds. It
-//!   agrees with itself, and its verdict, reasons and observation are derived again from the facts that it
-//!   states. If the target was read, its summary of reports is derived from the run's report lines, every AMI
+//!   agrees with itself, and its verdict, reasons, observation and coverage, and the finding about it, are derived
+//!   again from the facts that it states. If the target was read, its summary of reports is derived from the run's report lines, every AMI
 //!   that a report names has a line, and whatever follows from the entries that this run fetched is in it.
 //!   What it cites of those entries is in them; each report of an earlier run that it says was read has
 //!   entries in the object that it names. Nothing is forgotten that the lines of the previous run knew about
@@ -47,7 +47,8 @@
 //! Of the line of an AMI, these are taken on trust: the AMI's own fields and its references, because only the
 //! run read them; what it carries from earlier runs, except that nothing becomes later or earlier than the
 //! previous run knew (consumers of earlier reports, when a source was covered, the first link of a series);
-//! and the numbers of omitted consumers, references and changed verdicts. Lines are compared with those of
+//! and the numbers of omitted consumers, references and changed verdicts. So are the reports that a run asked EC2
+//! for. Lines are compared with those of
 //! the previous run if that is the full run before it in the archive, and its objects are sound.
 //!
 //! # Memory

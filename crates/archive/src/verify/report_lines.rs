@@ -70,7 +70,7 @@ impl<'a> ReportLines<'a> {
             auditor,
             ..
         } = self.snapshot;
-        let mut expected = findings::evaluate(&line.report, *policy, *started_at);
+        let mut expected = findings::evaluate(&line.report, policy, *started_at);
         let is_available = line.report.state == Some(ReportState::Available);
         if findings::is_unarchived(is_available, expected, &line.entries) {
             expected.insert(FindingKind::Unarchived);
@@ -124,7 +124,7 @@ impl<'a> ReportLines<'a> {
         self.counts
             .add_report(report.state.as_ref(), findings, &entries, run_id);
         for kind in findings.iter() {
-            let finding = Finding::new(kind, self.target, &report, &entries, *policy, *started_at);
+            let finding = Finding::new(kind, self.target, &report, &entries, policy, *started_at);
             self.findings.insert(finding);
         }
         if let Some(image_id) = &report.image_id

@@ -5,8 +5,8 @@ use image_usage_archive::domain::report::{
 };
 use image_usage_archive::domain::timestamp::{SECONDS_PER_DAY, Timestamp};
 use image_usage_archive::domain::usage::{
-    ConsumerKey, ImageLook, ImageUsage, KNOWN_RESOURCE_TYPES, Look, ReferencesLook, ReportLook,
-    ReportsListed, judge,
+    ConsumerKey, CoverageRules, Covering, ImageLook, ImageUsage, KNOWN_RESOURCE_TYPES, Look,
+    ReferencesLook, ReportLook, ReportsListed, judge,
 };
 
 pub(crate) const INSTANCE: &str = "ec2:Instance";
@@ -26,7 +26,7 @@ pub(crate) fn days(count: i64) -> i64 {
 }
 
 /// An adequate report, available and read, created at `now()`, without entries.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct AReport {
     report: UsageReport,
     is_read: bool,
@@ -257,6 +257,25 @@ impl AnAmi {
     pub(crate) fn with_references_not_checked(mut self) -> Self {
         self.references = ReferencesLook::NotChecked;
         self
+    }
+
+    /// What its reports say together.
+    pub(crate) fn listed(self) -> ReportsListed {
+        self.reports.summary()
+    }
+
+    /// The coverage with a limit of 14 days, and after a colon why it is uncovered.
+    pub(crate) fn coverage(self) -> String {
+        let rules = CoverageRules {
+            renew_after_days: 7,
+            pending_limit_hours: 24,
+            ..CoverageRules::default()
+        };
+        match rules.evaluate(&self.reports.summary(), now()) {
+            Covering::Covered => "covered".to_owned(),
+            Covering::Pending => "pending".to_owned(),
+            Covering::Uncovered(gap) => format!("uncovered: {gap:?}"),
+        }
     }
 
     /// The verdict, and its reasons after a colon.

@@ -9,7 +9,7 @@ use image_usage_archive::domain::report::{
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::{
-    ConsumerKey, ImageUsage, ReferencesLook, ReportLook, ReportsListed,
+    ConsumerKey, CoverageRules, ImageUsage, ReferencesLook, ReportLook, ReportsListed,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -280,6 +280,7 @@ impl History {
                 listed: listed.into_iter().collect(),
                 omitted: 0,
             },
+            coverage_rules: CoverageRules::default(),
         };
         ImageLine::new(&target(), "ami-0abcdef1234567890".to_owned(), usage, read)
     }

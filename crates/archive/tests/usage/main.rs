@@ -6,6 +6,7 @@
 
 mod builder;
 mod consumers;
+mod coverage;
 mod history;
 mod law;
 mod oracle;

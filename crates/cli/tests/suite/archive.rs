@@ -122,7 +122,7 @@ impl Archive {
                 },
                 _ => EntriesStatus::NotAvailable,
             };
-            let kinds = evaluate(&report, policy, scheduled_at);
+            let kinds = evaluate(&report, &policy, scheduled_at);
             let fields = serde_json::to_vec(&ReportFields::new(&target, &report)).unwrap();
             ReportLine::write(&mut report_lines, &fields, kinds, &status).unwrap();
             if number == 0 {
@@ -132,7 +132,7 @@ impl Archive {
             }
             counts.add_report(report.state.as_ref(), kinds, &status, &run_id);
             for kind in kinds.iter() {
-                let finding = Finding::new(kind, &target, &report, &status, policy, scheduled_at);
+                let finding = Finding::new(kind, &target, &report, &status, &policy, scheduled_at);
                 findings.insert(finding);
             }
             reports_read.push(report);
@@ -140,10 +140,11 @@ impl Archive {
         counts.add_target(TargetStatus::Complete);
         let images = self.images.take().map(|mut before| {
             let run = (&target, scheduled_at, reports_read.as_slice());
-            let mut of_run = before.add_run(run, &entries, self.baseline.is_some());
+            let mut of_run = before.add_run(run, &policy, &entries, self.baseline.is_some());
             let object = self.write_lines(&images_key, &of_run.lines, of_run.count);
             self.images = Some(before);
-            counts.images = Some(of_run.counts);
+            counts.add_images(of_run.counts);
+            findings += std::mem::take(&mut of_run.findings);
             changes = of_run.changes.take();
             of_run.ledger(object)
         });

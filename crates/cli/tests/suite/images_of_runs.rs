@@ -4,7 +4,7 @@ use image_usage_archive::documents::{
     ArchivedObject, ChangeTally, ImageCounts, ImageFields, ImageLine, ImageReading, ImagesLedger,
     References,
 };
-use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::findings::{ListedFindings, Policy, UsagePolicy};
 use image_usage_archive::domain::report::{
     ReportState, ResourceType, ResourceTypeOption, UsageReport,
 };
@@ -21,6 +21,9 @@ pub(crate) const USAGE: UsagePolicy = UsagePolicy {
     observation_days: 30,
     images: true,
     image_references: false,
+    image_tag: None,
+    renew_reports: false,
+    renew_after_days: 7,
 };
 
 /// The AMI that every report is about, and one that no report is about: it is gone in the second run.
@@ -48,6 +51,7 @@ pub(crate) struct ImagesOfRun {
     pub(crate) count: u64,
     pub(crate) counts: ImageCounts,
     pub(crate) changes: Option<ChangeTally>,
+    pub(crate) findings: ListedFindings,
     read: u64,
 }
 
@@ -58,6 +62,7 @@ impl ImagesOfRun {
             images_error: None,
             references_error: None,
             images_object: Some(object),
+            renewals: None,
         }
     }
 }
@@ -67,6 +72,7 @@ impl ImagesOfRuns {
     pub(crate) fn add_run(
         &mut self,
         (target, started_at, reports): (&Target, Timestamp, &[UsageReport]),
+        policy: &Policy,
         entries_key: &str,
         compares: bool,
     ) -> ImagesOfRun {
@@ -87,6 +93,7 @@ impl ImagesOfRuns {
         let lists = [listed, ReportsListed::default()];
         let mut changes = ChangeTally::default();
         let mut counts = ImageCounts::default();
+        let mut findings = ListedFindings::default();
         let mut lines = Vec::new();
         for (((image_id, mut usage), exists), reports) in [IN_USE, GOING]
             .into_iter()
@@ -107,9 +114,12 @@ impl ImagesOfRuns {
                 reports,
                 references_look: ReferencesLook::NotWanted,
                 references: References::default(),
+                coverage_rules: policy.coverage_rules(&USAGE),
             };
+            let uncovered = read.uncovered(target, image_id);
+            uncovered.into_iter().for_each(|one| findings.insert(one));
             let line = ImageLine::new(target, image_id.to_owned(), &usage, read);
-            counts.add(line.verdict);
+            counts.add(line.verdict, line.coverage);
             lines.push(line);
         }
         let was_there = self
@@ -125,6 +135,7 @@ impl ImagesOfRuns {
             read: exist.into_iter().filter(|exists| *exists).count() as u64,
             lines: written(&lines),
             counts,
+            findings,
             changes: compares.then_some(changes),
         }
     }

@@ -7,10 +7,11 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use image_usage_archive::documents::{
     AUDITOR_VERSION, ChangedVerdict, ImageFields, ImageLine, ImagesLedger, ObservedReportLine,
-    Reference, Snapshot, SourceLine, TargetError, TargetStatus,
+    Reference, Renewals, Snapshot, SourceLine, TargetError, TargetStatus,
 };
+use image_usage_archive::domain::findings::FindingKind;
 use image_usage_archive::domain::usage::{
-    ImageLook, Look, Observation, Reason, ReferencesLook, Verdict, judge,
+    Coverage, ImageLook, Look, Observation, Reason, ReferencesLook, Verdict, judge,
 };
 use image_usage_archive::layout::Layout;
 use image_usage_archive::source::Source;
@@ -206,6 +207,80 @@ fn each_verdict_follows_from_its_line() {
             .unwrap()
             .verdicts
             .insert(0, change);
+    });
+    assert_eq!(problems(&archive), [""; 0]);
+}
+
+#[test]
+fn coverage_and_its_finding_follow_from_the_line() {
+    let differs = format!("is not what the rules give for {IN_USE}: it differs in coverage");
+    for coverage in [None, Some(Coverage::Pending), Some(Coverage::Uncovered)] {
+        assert_found(&differs, |lines, _| lines[0].coverage = coverage);
+    }
+    // The newest adequate report is one of those that the run has listed.
+    assert_found("sums up other reports", |lines, snapshot| {
+        lines[0].reports.newest_adequate = None;
+        lines[0].coverage = Some(Coverage::Uncovered);
+        snapshot.counts.images.as_mut().unwrap().uncovered = 1;
+    });
+    // At this age, a newer report is due, and there is none for twice the time.
+    assert_found("it differs in coverage", |_, snapshot| {
+        let usage = snapshot.policy.usage.as_mut().unwrap();
+        usage.renew_after_days = 0;
+    });
+    assert_found("it differs in coverage", |_, snapshot| {
+        let usage = snapshot.policy.usage.as_mut().unwrap();
+        usage.image_tag = "Team".parse().ok();
+    });
+    assert_found(
+        "states other counts than its objects contain",
+        |_, snapshot| {
+            snapshot.counts.images.as_mut().unwrap().uncovered = 1;
+        },
+    );
+    // The first run has an AMI without any report.
+    let mut archive = Archive::new();
+    archive.give_verdicts();
+    let run = archive.run(22);
+    assert_eq!(problems(&archive), [""; 0]);
+    let id = format!("111122223333/eu-west-1/{GOING}/uncovered");
+    forge(&archive, &run, |_, snapshot| {
+        let mut findings = snapshot.findings.iter_mut();
+        let uncovered = findings.find(|one| one.kind == FindingKind::Uncovered);
+        let uncovered = uncovered.unwrap();
+        assert_eq!(uncovered.id, id);
+        uncovered.message = "all is well".to_owned();
+    });
+    let found = problems(&archive).concat();
+    let expected = format!("its policy give, first {id}");
+    assert!(found.contains(&expected), "{found}");
+}
+
+#[test]
+fn renewals_are_those_of_a_run_that_was_asked_for_them() {
+    let renewals = |requested, deferred, failed| Renewals {
+        requested,
+        deferred,
+        failed,
+        error: None,
+    };
+    assert_found("which its run did not do", |_, snapshot| {
+        images(snapshot).renewals = Some(Renewals::default());
+    });
+    for wrong in [
+        renewals(1, 1, 1),
+        renewals(0, u64::MAX, 2),
+        renewals(0, 0, 1),
+    ] {
+        assert_found("than its AMIs and the error allow", |_, snapshot| {
+            snapshot.policy.usage.as_mut().unwrap().renew_reports = true;
+            images(snapshot).renewals = Some(wrong);
+        });
+    }
+    let (archive, [_, last]) = Archive::with_images();
+    forge(&archive, &last, |_, snapshot| {
+        snapshot.policy.usage.as_mut().unwrap().renew_reports = true;
+        images(snapshot).renewals = Some(renewals(1, 1, 0));
     });
     assert_eq!(problems(&archive), [""; 0]);
 }
@@ -612,6 +687,7 @@ fn a_target_that_was_not_read_may_carry_lines() {
         images(snapshot).images_read = None;
         let mut counts = snapshot.counts;
         (counts.reports, counts.findings, counts.entries) = Default::default();
+        counts.findings.uncovered = Some(0);
         (counts.targets.complete, counts.targets.failed) = (0, 1);
         let of_images = counts.images.as_mut().unwrap();
         (of_images.gone, of_images.unknown) = (0, 1);

@@ -7,12 +7,13 @@ use image_usage_archive::aws::CallFailure;
 use image_usage_archive::documents::{
     ChangeTally, ImageCounts, ImageFields, ImageLine, ImageReading, ImagesLedger, References,
 };
-use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::findings::{ListedFindings, UsagePolicy};
 use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::{
-    ConsumerKey, ImageUsage, ReferencesLook, ReportLook, ReportsListed, Verdict,
+    ConsumerKey, Coverage, CoverageRules, ImageUsage, ReferencesLook, ReportLook, ReportsListed,
+    Verdict,
 };
 
 use super::ArchivedImages;
@@ -23,14 +24,15 @@ use crate::audit::run::Run;
 use crate::audit::turns::Turns;
 use crate::aws::ec2::MAX_IMAGES_PER_CALL;
 use crate::staging::{ConsumerFact, FactNames, ImageFact, ListedReport, SortedFacts};
+use image_usage_archive::renewal_plan::RenewalPlan;
 
 /// How many lines wait for a check of references: with 1,000 consumers each, 20 MB.
 const MAX_WAITING: usize = 100;
 
 /// What holds for all AMIs of a target.
 #[derive(Clone, Copy)]
-pub(super) struct RunLook {
-    pub(super) policy: UsagePolicy,
+pub(super) struct RunLook<'a> {
+    pub(super) policy: &'a UsagePolicy,
     pub(super) is_target_read: bool,
     pub(super) are_images_read: bool,
     /// Whether the lines show the AMIs that were read.
@@ -51,22 +53,25 @@ pub(super) async fn write(
     run: &Run,
     target: &Target,
     key: String,
-    look: RunLook,
+    look: RunLook<'_>,
     mut inputs: Inputs,
     checker: Option<ReferenceChecker>,
     tally: Option<&mut ChangeTally>,
 ) -> Result<ArchivedImages, CallFailure> {
+    let has_plan = look.is_target_read && look.are_images_read;
     let mut lines = ImageLines {
         run,
         target,
         writer: LinesWriter::new(run.bucket.clone(), key),
         counts: ImageCounts::default(),
-        tally,
+        findings: ListedFindings::default(),
+        plan: run.renewal_plan().filter(|_| has_plan),
+        changes: tally.is_some().then(ChangeTally::default),
         checker,
         waiting: Vec::new(),
         candidates: Vec::new(),
     };
-    let merged = match merge(run.facts.started_at, look, &mut inputs, &mut lines).await {
+    let merged = match merge(run, look, &mut inputs, &mut lines).await {
         Ok(images) => lines.finish().await.map(|finished| (images, finished)),
         Err(failure) => {
             // If time runs out, the bucket's lifecycle rule removes the incomplete upload.
@@ -74,18 +79,24 @@ pub(super) async fn write(
             Err(failure)
         }
     };
-    let (images, mut archived) = merged?;
+    let (images, (mut archived, changes)) = merged?;
+    // Only now: the changes of lines that could not be written did not happen.
+    if let (Some(tally), Some(changes)) = (tally, changes) {
+        *tally += changes;
+    }
     archived.ledger.images_read = look.are_images_read.then_some(images);
     Ok(archived)
 }
 
 /// Passes on each AMI, and returns how many of them EC2 lists.
 async fn merge(
-    started_at: Timestamp,
-    look: RunLook,
+    run: &Run,
+    look: RunLook<'_>,
     inputs: &mut Inputs,
     lines: &mut ImageLines<'_>,
 ) -> Result<u64, CallFailure> {
+    let started_at = run.facts.started_at;
+    let rules = run.facts.policy.coverage_rules(look.policy);
     let mut images = 0;
     let mut earlier = next_line(&mut inputs.earlier).await?;
     let mut turns = Turns::default();
@@ -112,7 +123,9 @@ async fn merge(
             turns.count().await;
         }
         images += u64::from(image.fields.is_some());
-        lines.add(image.finish(image_id, look)).await?;
+        lines
+            .add(image.finish(image_id, look, rules.clone()))
+            .await?;
         turns.count().await;
     }
 }
@@ -131,6 +144,7 @@ async fn next_line(lines: &mut Option<EarlierLines>) -> Result<Option<ImageLine>
 struct Folded {
     started_at: Timestamp,
     earlier_verdict: Option<Verdict>,
+    was_uncovered: bool,
     earlier_reports: Option<ReportsListed>,
     usage: ImageUsage,
     fields: Option<ImageFields>,
@@ -146,6 +160,9 @@ impl Folded {
         Self {
             started_at,
             earlier_verdict: earlier.as_ref().map(|line| line.verdict),
+            was_uncovered: earlier
+                .as_ref()
+                .is_some_and(|line| line.coverage == Some(Coverage::Uncovered)),
             usage: earlier.as_ref().map(ImageLine::usage).unwrap_or_default(),
             earlier_reports: earlier.map(|line| line.reports),
             fields: None,
@@ -224,7 +241,7 @@ impl Folded {
         }
     }
 
-    fn finish(mut self, image_id: String, look: RunLook) -> KnownImage {
+    fn finish(mut self, image_id: String, look: RunLook<'_>, rules: CoverageRules) -> KnownImage {
         self.usage.end_report();
         self.usage.settle(self.started_at);
         let reports = match self.earlier_reports {
@@ -235,6 +252,7 @@ impl Folded {
         KnownImage {
             image_id,
             earlier_verdict: self.earlier_verdict,
+            was_uncovered: self.was_uncovered,
             usage: self.usage,
             reading: ImageReading {
                 started_at: self.started_at,
@@ -248,6 +266,7 @@ impl Folded {
                     false => ReferencesLook::NotWanted,
                 },
                 references: References::default(),
+                coverage_rules: rules,
             },
         }
     }
@@ -257,6 +276,7 @@ impl Folded {
 struct KnownImage {
     image_id: String,
     earlier_verdict: Option<Verdict>,
+    was_uncovered: bool,
     usage: ImageUsage,
     reading: ImageReading,
 }
@@ -287,7 +307,10 @@ struct ImageLines<'a> {
     target: &'a Target,
     writer: LinesWriter,
     counts: ImageCounts,
-    tally: Option<&'a mut ChangeTally>,
+    findings: ListedFindings,
+    plan: Option<RenewalPlan>,
+    /// The changes since the run before, if there is one to compare with.
+    changes: Option<ChangeTally>,
     checker: Option<ReferenceChecker>,
     /// What waits for a check of references, in order.
     waiting: Vec<KnownImage>,
@@ -332,15 +355,26 @@ impl ImageLines<'_> {
         let KnownImage {
             image_id,
             earlier_verdict,
+            was_uncovered,
             usage,
             reading,
         } = image;
+        let uncovered = reading.uncovered(self.target, &image_id);
+        let is_uncovered = reading.is_coverage_known().then_some(uncovered.is_some());
         let line = ImageLine::new(self.target, image_id, &usage, reading);
-        self.counts.add(line.verdict);
-        if let (Some(tally), Some(from)) = (&mut self.tally, earlier_verdict)
-            && from != line.verdict
-        {
-            tally.add_changed_verdict(self.target, &line.image_id, from, line.verdict);
+        self.counts.add(line.verdict, line.coverage);
+        if let Some(finding) = uncovered {
+            self.findings.insert(finding);
+        }
+        if let Some(plan) = &mut self.plan {
+            plan.add(&line);
+        }
+        if let Some(changes) = &mut self.changes {
+            let (target, image_id) = (self.target, &line.image_id);
+            changes.compare_coverage(target, image_id, was_uncovered, is_uncovered);
+            if let Some(from) = earlier_verdict.filter(|from| *from != line.verdict) {
+                changes.add_changed_verdict(target, image_id, from, line.verdict);
+            }
         }
         let mut bytes = serde_json::to_vec(&line).map_err(|error| malformed_line(error.into()))?;
         bytes.push(b'\n');
@@ -349,7 +383,7 @@ impl ImageLines<'_> {
         sent.map_err(ArchiveError::into_failure)
     }
 
-    async fn finish(mut self) -> Result<ArchivedImages, CallFailure> {
+    async fn finish(mut self) -> Result<(ArchivedImages, Option<ChangeTally>), CallFailure> {
         self.check_waiting().await?;
         let references_error = self
             .checker
@@ -362,14 +396,18 @@ impl ImageLines<'_> {
                 Some(finished.map_err(ArchiveError::into_failure)?)
             }
         };
-        Ok(ArchivedImages {
+        let archived = ArchivedImages {
             ledger: ImagesLedger {
                 images_read: None,
                 images_error: None,
                 references_error,
                 images_object: object,
+                renewals: None,
             },
             counts: self.counts,
-        })
+            findings: self.findings,
+            plan: self.plan,
+        };
+        Ok((archived, self.changes))
     }
 }

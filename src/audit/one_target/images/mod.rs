@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use image_usage_archive::aws::{CallFailure, FailureKind};
 use image_usage_archive::documents::{ChangeTally, ImageCounts, ImagesLedger, TargetError};
 use image_usage_archive::domain::error_code::ErrorCode;
-use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::findings::{ListedFindings, UsagePolicy};
 use image_usage_archive::domain::report_key::ReportKey;
 use image_usage_archive::domain::run_id::Attempt;
 use image_usage_archive::domain::target::Target;
@@ -28,6 +28,7 @@ use crate::audit::run::Run;
 use crate::aws::ec2::Images;
 use crate::aws::ec2::pagination::PageCursor;
 use crate::staging::{ImageFact, ImageFacts, ReportRecords, StagedReports};
+use image_usage_archive::renewal_plan::RenewalPlan;
 
 /// Reads the AMIs of a target.
 ///
@@ -76,12 +77,16 @@ pub(super) struct Reading<'a> {
 pub(in crate::audit) struct ArchivedImages {
     pub(in crate::audit) ledger: ImagesLedger,
     pub(in crate::audit) counts: ImageCounts,
+    /// The AMIs that are not covered.
+    pub(in crate::audit) findings: ListedFindings,
+    /// The reports that EC2 is to be asked for, if the target and its AMIs were read.
+    pub(in crate::audit) plan: Option<RenewalPlan>,
 }
 
 /// Writes a line for each AMI of a target.
 pub(super) async fn archive(
     run: &Run,
-    policy: UsagePolicy,
+    policy: &UsagePolicy,
     reading: Reading<'_>,
     staged: &mut StagedReports,
     tally: Option<&mut ChangeTally>,
@@ -102,7 +107,7 @@ pub(super) async fn archive(
                 images_error: Some(failure.into()),
                 ..ImagesLedger::default()
             },
-            counts: ImageCounts::default(),
+            ..ArchivedImages::default()
         },
     };
     let ImagesLedger {
@@ -166,7 +171,7 @@ fn log(run: &Run, target: &Target, error: Option<&TargetError>, message: &str) {
 
 async fn write_lines(
     run: &Run,
-    policy: UsagePolicy,
+    policy: &UsagePolicy,
     reading: Reading<'_>,
     staged: &mut StagedReports,
     mut tally: Option<&mut ChangeTally>,

@@ -1,29 +1,36 @@
-//! A finding about one report, and its message.
+//! A finding about one report, or about an AMI, and its message.
 
 use std::cmp::Ordering;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Policy;
 use super::kind::FindingKind;
-use super::{Policy, SECONDS_PER_DAY, SECONDS_PER_HOUR};
 use crate::domain::entries_status::EntriesStatus;
 use crate::domain::report::{ReportState, Tags, UsageReport};
 use crate::domain::target::{AccountId, Region, Target};
-use crate::domain::timestamp::Timestamp;
+use crate::domain::timestamp::{SECONDS_PER_DAY, SECONDS_PER_HOUR, Timestamp};
 use crate::domain::top_list::TopList;
+use crate::domain::usage::{ADEQUATE_VERSION_DEPTH, CoverageRules, Gap};
 
 /// Returns the ID of a finding: `account_id/region/report_id/kind`, with `null` for a missing report ID.
 pub fn finding_id(target: &Target, report_id: Option<&str>, kind: FindingKind) -> String {
     format!("{target}/{}/{}", report_id.unwrap_or("null"), kind.as_str())
 }
 
-/// A finding about one report, as the snapshot lists it.
+/// Returns the ID of the finding `uncovered`: `account_id/region/image_id/uncovered`.
+pub fn uncovered_id(target: &Target, image_id: &str) -> String {
+    format!("{target}/{image_id}/{}", FindingKind::Uncovered.as_str())
+}
+
+/// A finding about one report, or about an AMI, as the snapshot lists it.
 ///
 /// Sorted by kind, then by expiration time (or creation time, if there is none), then by ID.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
-    /// `account_id/region/report_id/kind`, with `null` for a missing report ID.
+    /// `account_id/region/report_id/kind`, with `null` for a missing report ID; `account_id/region/image_id/kind`
+    /// for a finding about an AMI.
     pub id: String,
     /// The kind.
     pub kind: FindingKind,
@@ -31,9 +38,9 @@ pub struct Finding {
     pub account_id: AccountId,
     /// The Region of the report.
     pub region: Region,
-    /// The report.
+    /// The report; `None` for a finding about an AMI.
     pub report_id: Option<String>,
-    /// The AMI that the report is about.
+    /// The AMI, or the one that the report is about.
     pub image_id: Option<String>,
     /// Its state.
     pub state: Option<ReportState>,
@@ -43,7 +50,7 @@ pub struct Finding {
     pub creation_time: Option<Timestamp>,
     /// When EC2 deletes it.
     pub expiration_time: Option<Timestamp>,
-    /// Its tags.
+    /// Its tags; those of the AMI for a finding about one.
     pub tags: Tags,
     /// Seconds from the run's start to the expiration, rounded down; negative once it has passed.
     pub expires_in_seconds: Option<i64>,
@@ -68,7 +75,7 @@ impl Finding {
         target: &Target,
         report: &UsageReport,
         entries: &EntriesStatus,
-        policy: Policy,
+        policy: &Policy,
         now: Timestamp,
     ) -> Self {
         let is_going = matches!(
@@ -93,6 +100,34 @@ impl Finding {
             entries_archived: is_going.then_some(matches!(entries, EntriesStatus::Archived { .. })),
             superseded_by: None,
             message: message(kind, report, entries, policy, now),
+        }
+    }
+
+    /// Describes why an AMI is not covered.
+    pub fn uncovered(
+        target: &Target,
+        image_id: &str,
+        tags: &Tags,
+        gap: Gap,
+        rules: &CoverageRules,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: uncovered_id(target, image_id),
+            kind: FindingKind::Uncovered,
+            account_id: target.account_id.clone(),
+            region: target.region.clone(),
+            report_id: None,
+            image_id: Some(image_id.to_owned()),
+            state: None,
+            state_reason: None,
+            creation_time: None,
+            expiration_time: None,
+            tags: tags.clone(),
+            expires_in_seconds: None,
+            entries_archived: None,
+            superseded_by: None,
+            message: uncovered_message(gap, rules, now),
         }
     }
 
@@ -128,7 +163,7 @@ fn message(
     kind: FindingKind,
     report: &UsageReport,
     entries: &EntriesStatus,
-    policy: Policy,
+    policy: &Policy,
     now: Timestamp,
 ) -> String {
     let time = |time: Option<Timestamp>| match time {
@@ -172,11 +207,54 @@ fn message(
                 span(report.creation_time)
             )
         }
+        // Findings about AMIs have their own message; a report has none of this kind.
+        FindingKind::Uncovered => "no recent report covers the AMI".to_owned(),
         FindingKind::UnrecognisedState => match &report.state {
             Some(state) => format!("unknown state `{}`", state.as_str()),
             None => "the report has no state".to_owned(),
         },
         FindingKind::Undated => "the report has no expiration time".to_owned(),
+    }
+}
+
+fn uncovered_message(gap: Gap, rules: &CoverageRules, now: Timestamp) -> String {
+    let why = match gap {
+        Gap::TooOld(_) => format!(
+            "{}, and the limit is {}",
+            gap_in_words(gap, now),
+            plural(rules.limit_days(), "day")
+        ),
+        _ => gap_in_words(gap, now),
+    };
+    let remedy = match (gap, rules.renews) {
+        // EC2 refuses a second pending report of an AMI.
+        (Gap::Stuck(_), _) => "delete it, so that EC2 accepts a new request",
+        (_, true) => "the auditor asks for one; see `renewals` of the target",
+        (_, false) => "request one, or set AUDITOR_RENEW_REPORTS",
+    };
+    format!("{why}: {remedy}")
+}
+
+/// Says why no report covers an AMI.
+pub fn gap_in_words(gap: Gap, now: Timestamp) -> String {
+    let age = |time: Timestamp| span(now.seconds_since(time).abs());
+    match gap {
+        Gap::Stuck(since) => {
+            let since_when = since.to_whole_second();
+            format!(
+                "the newest report has been pending for {}, since {since_when}",
+                age(since)
+            )
+        }
+        Gap::Failed => "the newest report failed".to_owned(),
+        Gap::TooOld(created) => format!(
+            "the newest report that covers everything is {} old",
+            age(created)
+        ),
+        Gap::TooNarrow => format!(
+            "no report covers all accounts, every known resource type and {ADEQUATE_VERSION_DEPTH} versions of each launch template"
+        ),
+        Gap::NoReport => "EC2 lists no report about the AMI".to_owned(),
     }
 }
 

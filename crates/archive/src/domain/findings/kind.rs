@@ -19,6 +19,8 @@ pub enum FindingKind {
     Expiring,
     /// It has been pending for the limit or longer.
     Stuck,
+    /// No report that could show any use of an AMI is recent, or on its way. About the AMI, not about a report.
+    Uncovered,
     /// Its state is missing or unknown to this version.
     UnrecognisedState,
     /// It has no expiration time.
@@ -27,12 +29,13 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, most urgent first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unarchived,
         Self::Failed,
         Self::Expired,
         Self::Expiring,
         Self::Stuck,
+        Self::Uncovered,
         Self::UnrecognisedState,
         Self::Undated,
     ];
@@ -45,13 +48,14 @@ impl FindingKind {
             Self::Expired => "expired",
             Self::Expiring => "expiring",
             Self::Stuck => "stuck",
+            Self::Uncovered => "uncovered",
             Self::UnrecognisedState => "unrecognised_state",
             Self::Undated => "undated",
         }
     }
 }
 
-/// The kinds of findings of one report. Written as a list, most urgent first.
+/// The kinds of findings of one report. Written as a list, most urgent first; `uncovered` is never among them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, JsonSchema)]
 #[serde(from = "Vec<FindingKind>")]
 #[schemars(with = "Vec<FindingKind>")]

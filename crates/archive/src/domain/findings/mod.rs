@@ -7,16 +7,20 @@ mod supersession;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::finding::{Finding, ListedFindings, finding_id, is_below_cutoff};
+pub use self::finding::{
+    Finding, ListedFindings, finding_id, gap_in_words, is_below_cutoff, uncovered_id,
+};
 pub use self::kind::{FindingKind, FindingSet};
 pub use self::supersession::{preference, supersedes};
 use super::entries_status::EntriesStatus;
 use super::error_code::ErrorCode;
+use super::image_tag::ImageTag;
 use super::report::{ReportState, UsageReport};
-use super::timestamp::{SECONDS_PER_DAY, Timestamp};
+use super::timestamp::{SECONDS_PER_DAY, SECONDS_PER_HOUR, Timestamp};
+use super::usage::CoverageRules;
 
 /// The limits of the rules.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Policy {
     /// A report that expires within this many days is flagged.
     pub expiry_window_days: u32,
@@ -28,7 +32,7 @@ pub struct Policy {
 }
 
 /// The limits of the rules about AMIs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct UsagePolicy {
     /// Nobody must have been observed to use an AMI for this many days before a verdict says so.
     pub observation_days: u32,
@@ -36,9 +40,25 @@ pub struct UsagePolicy {
     pub images: bool,
     /// Whether resources that refer to an AMI are read.
     pub image_references: bool,
+    /// Only AMIs with this tag, `Key` or `Key=Value`, count for coverage and renewal; `None` for all.
+    pub image_tag: Option<ImageTag>,
+    /// Whether the auditor asks EC2 for reports.
+    pub renew_reports: bool,
+    /// The age of a report, in days, at which a newer one is asked for. An AMI is covered for twice the time.
+    pub renew_after_days: u32,
 }
 
-const SECONDS_PER_HOUR: i64 = 3_600;
+impl Policy {
+    /// The rules of coverage, given those about AMIs.
+    pub fn coverage_rules(&self, usage: &UsagePolicy) -> CoverageRules {
+        CoverageRules {
+            image_tag: usage.image_tag.clone(),
+            renew_after_days: usage.renew_after_days,
+            pending_limit_hours: self.pending_limit_hours,
+            renews: usage.renew_reports,
+        }
+    }
+}
 
 /// Returns the findings about a report at `now`; none for a healthy one. [`is_unarchived`] evaluates its
 /// entries.
@@ -46,7 +66,7 @@ const SECONDS_PER_HOUR: i64 = 3_600;
 /// Both edges count: a report that expires exactly at the end of the window is `expiring`, one that
 /// has been pending for exactly the limit is `stuck`. A pending report without a creation time is never
 /// `stuck`, because its age is unknown.
-pub fn evaluate(report: &UsageReport, policy: Policy, now: Timestamp) -> FindingSet {
+pub fn evaluate(report: &UsageReport, policy: &Policy, now: Timestamp) -> FindingSet {
     let mut kinds = FindingSet::default();
     if report.state == Some(ReportState::Error) {
         kinds.insert(FindingKind::Failed);
@@ -151,7 +171,7 @@ mod tests {
         }
 
         fn kinds(&self) -> Vec<FindingKind> {
-            evaluate(&self.0, POLICY, now()).iter().collect()
+            evaluate(&self.0, &POLICY, now()).iter().collect()
         }
 
         fn finding(&self, kind: FindingKind) -> Finding {
@@ -164,7 +184,7 @@ mod tests {
                 &target,
                 &self.0,
                 &EntriesStatus::NotAvailable,
-                POLICY,
+                &POLICY,
                 now(),
             )
         }
@@ -225,10 +245,10 @@ mod tests {
             ..POLICY
         };
         assert_eq!(
-            evaluate(&a_report().expiring_in(0).0, policy, now()),
+            evaluate(&a_report().expiring_in(0).0, &policy, now()),
             FindingSet::from_iter([FindingKind::Expired])
         );
-        assert!(evaluate(&a_report().expiring_in(1).0, policy, now()).is_empty());
+        assert!(evaluate(&a_report().expiring_in(1).0, &policy, now()).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! longer uses the AMI, and only an uninterrupted series of adequate reports that nobody was observed to use it.
 
 mod consumers;
+mod coverage;
 mod observation;
 mod reason;
 mod report_look;
@@ -15,12 +16,14 @@ mod verdict;
 use std::collections::BTreeMap;
 
 pub use self::consumers::{Consumer, ConsumerKey, Consumers, MAX_CONSUMERS};
+pub use self::coverage::{Coverage, CoverageRules, Covering, Gap};
 pub use self::observation::{
     LINKABLE_DAYS, LONGEST_GAP_DAYS, Observation, ObservedReport, ObservedReports,
 };
 pub use self::reason::Reason;
 pub use self::report_look::{
-    ADEQUATE_VERSION_DEPTH, DEFAULT_VERSION_DEPTH, KNOWN_RESOURCE_TYPES, ReportLook, ReportsListed,
+    ADEQUATE_VERSION_DEPTH, AdequateReport, DEFAULT_VERSION_DEPTH, KNOWN_RESOURCE_TYPES,
+    LAUNCH_TEMPLATE, ReportLook, ReportsListed,
 };
 pub use self::verdict::{ImageLook, Judgement, Look, ReferencesLook, Verdict, judge};
 use super::timestamp::Timestamp;

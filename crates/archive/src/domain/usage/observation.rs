@@ -60,7 +60,7 @@ impl ObservedReports {
     }
 
     pub(super) fn insert(&mut self, report: &ReportLook, at: Timestamp, entries_key: &str) {
-        let is_adequate = report.creation_time.is_some() && report.flaws().is_empty();
+        let is_adequate = report.creation_time.is_some() && report.is_adequate();
         let place = (at, report.report_id.clone());
         let known = self.0.entry(place).or_insert_with(|| ObservedReport {
             entries_key: String::new(),

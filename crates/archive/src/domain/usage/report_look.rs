@@ -19,7 +19,8 @@ pub const KNOWN_RESOURCE_TYPES: [&str; 4] = [
     "imagebuilder:ImageRecipe",
 ];
 
-const LAUNCH_TEMPLATE: &str = "ec2:LaunchTemplate";
+/// The resource type whose versions a report looks at to a certain depth.
+pub const LAUNCH_TEMPLATE: &str = "ec2:LaunchTemplate";
 
 /// How many versions of each launch template an adequate report looks at.
 pub const ADEQUATE_VERSION_DEPTH: u64 = 1_000;
@@ -88,6 +89,18 @@ impl ReportLook {
         types.filter(move |name| is_about_all && (*name != LAUNCH_TEMPLATE || self.is_deep()))
     }
 
+    /// Whether the report could show any use.
+    pub fn is_adequate(&self) -> bool {
+        self.requested_account_ids == 0 && self.covers_known_types() && self.is_deep()
+    }
+
+    fn covers_known_types(&self) -> bool {
+        let types = &self.resource_types;
+        KNOWN_RESOURCE_TYPES
+            .iter()
+            .all(|name| types.contains(*name))
+    }
+
     /// Why the report is not adequate; nothing for an adequate one.
     pub fn flaws(&self) -> BTreeSet<Reason> {
         let covers = |name: &str| self.resource_types.contains(name);
@@ -95,13 +108,26 @@ impl ReportLook {
         if self.requested_account_ids > 0 {
             flaws.insert(Reason::AccountsRestricted);
         }
-        if !KNOWN_RESOURCE_TYPES.into_iter().all(covers) {
+        if !self.covers_known_types() {
             flaws.insert(Reason::TypeNotCovered);
         }
         if covers(LAUNCH_TEMPLATE) && !self.is_deep() {
             flaws.insert(Reason::DepthShallow);
         }
         flaws
+    }
+}
+
+impl AdequateReport {
+    fn of(look: &ReportLook) -> Option<Self> {
+        Some(Self {
+            report_id: look.report_id.clone(),
+            creation_time: look.creation_time?,
+        })
+    }
+
+    fn place(&self) -> (Option<Timestamp>, Option<&str>) {
+        (Some(self.creation_time), Some(&self.report_id))
     }
 }
 
@@ -136,9 +162,29 @@ pub struct ReportsListed {
     pub newest_state: Option<ReportState>,
     /// What the newest available one was asked to look at.
     pub newest_available: Option<ReportLook>,
+    /// The newest available one that is adequate.
+    pub newest_adequate: Option<AdequateReport>,
+    /// What the newest pending one was asked to look at.
+    pub newest_pending: Option<ReportLook>,
+    /// How many have failed since the newest adequate one; those without a creation time do not count.
+    pub failed_in_a_row: u64,
+    /// The creation of the last of them.
+    pub newest_failed: Option<Timestamp>,
     /// The place of the newest one so far.
     #[serde(skip)]
     newest: Option<(Option<Timestamp>, Option<String>, Option<ReportState>)>,
+    /// The creation of each failed one so far.
+    #[serde(skip)]
+    failed: Vec<Timestamp>,
+}
+
+/// A report that could show any use: of all accounts and known types, and of enough versions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AdequateReport {
+    /// The report.
+    pub report_id: String,
+    /// When it was requested.
+    pub creation_time: Timestamp,
 }
 
 impl ReportsListed {
@@ -166,14 +212,33 @@ impl ReportsListed {
                 self.available += 1;
                 self.entries_not_archived += u64::from(!has_archived_entries);
                 let newest = self.newest_available.as_ref().map(ReportLook::place);
+                let is_newest = newest < Some(place);
+                let adequate = self.newest_adequate.as_ref().map(AdequateReport::place);
+                let may_be_adequate = place.0.is_some() && adequate < Some(place);
+                if (is_newest || may_be_adequate)
+                    && let Some(look) = look()
+                {
+                    if may_be_adequate && look.is_adequate() {
+                        self.newest_adequate = AdequateReport::of(&look);
+                    }
+                    if is_newest {
+                        self.newest_available = Some(look);
+                    }
+                }
+            }
+            Some(ReportState::Pending) => {
+                self.pending += 1;
+                let newest = self.newest_pending.as_ref().map(ReportLook::place);
                 if newest < Some(place)
                     && let Some(look) = look()
                 {
-                    self.newest_available = Some(look);
+                    self.newest_pending = Some(look);
                 }
             }
-            Some(ReportState::Pending) => self.pending += 1,
-            Some(ReportState::Error) => self.error += 1,
+            Some(ReportState::Error) => {
+                self.error += 1;
+                self.failed.extend(place.0);
+            }
             Some(ReportState::Other(_)) | None => self.other += 1,
         }
         // With its state: two reports may lack both a time and an ID.
@@ -187,9 +252,16 @@ impl ReportsListed {
 
     /// The summary, once every report is added.
     #[must_use]
-    pub fn summary(self) -> Self {
+    pub fn summary(mut self) -> Self {
+        if !self.failed.is_empty() {
+            let adequate = self.newest_adequate.as_ref().map(|one| one.creation_time);
+            self.failed.retain(|failed| Some(*failed) > adequate);
+            self.failed_in_a_row = self.failed.len() as u64;
+            self.newest_failed = self.failed.iter().max().copied();
+        }
         Self {
             newest: None,
+            failed: Vec::new(),
             ..self
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn of(answer: &Answer, run: &Run) -> String {
         .snapshot
         .policy
         .usage
+        .as_ref()
         .map_or(0, |usage| usage.observation_days);
     for known in &answer.known {
         known_lines(known, days, run, &mut lines);
