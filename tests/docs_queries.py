@@ -214,6 +214,15 @@ def consumers(archive):
     return sorted(rows)
 
 
+def uncovered(archive):
+    rows = [
+        (*(image[name] for name in ("account_id", "region", "image_id")), image["image"]["name"], image["verdict"])
+        for image in archive.images
+        if image["coverage"] == "uncovered"
+    ]
+    return sorted(rows)
+
+
 def most_frequent(words):
     return sorted(Counter(words).items(), key=lambda row: (-row[1], row[0]))
 
@@ -259,6 +268,8 @@ VIEW_OF_IMAGES = "The view of the AMIs, in DuckDB; it fails while the archive ha
 OF_ENTRIES = "Every report's view of who uses this AMI, and since when"
 BY_VERDICT = "AMIs by verdict, in the newest full audit"
 BY_REASON = "What keeps AMIs from the verdict no_use_observed, in the newest full audit"
+UNCOVERED = "AMIs that no recent report covers, in the newest full audit"
+OF_IMAGES = (BY_VERDICT, BY_REASON, UNCOVERED)
 ALL_VIEWS = (VIEWS, VIEW_OF_ENTRIES, VIEW_OF_IMAGES)
 
 # What each block prints, or the rows of its last statement.
@@ -279,6 +290,7 @@ EXPECTED = {
     OF_ENTRIES: consumers,
     BY_VERDICT: lambda archive: most_frequent(image["verdict"] for image in archive.images),
     BY_REASON: lambda archive: most_frequent(reason for image in archive.images for reason in image["reasons"]),
+    UNCOVERED: uncovered,
     "What changed in the last seven days; of each change, at most the 1,000 that a snapshot lists": changed,
     "Reports that are about to be lost: their entries are not in the archive": lambda archive: [
         (moment(time), *rest) for time, *rest in unarchived(archive)
@@ -391,7 +403,7 @@ def run_shell_block(archive, kind, title, text):
 
 def run_sql_block(archive, kind, title, text, database, athena):
     found, expected = run_sql(text, database), EXPECTED[title](archive)
-    needs_entries, needs_images = title in (VIEW_OF_ENTRIES, OF_ENTRIES), title in (VIEW_OF_IMAGES, BY_VERDICT, BY_REASON)
+    needs_entries, needs_images = title in (VIEW_OF_ENTRIES, OF_ENTRIES), title in (VIEW_OF_IMAGES, *OF_IMAGES)
     if needs_entries and not archive.entries or needs_images and not archive.images:
         check(f"{title} ({kind}) fails", isinstance(found, str), True)
     else:

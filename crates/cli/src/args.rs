@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use image_usage_archive::domain::target::{AccountId, Region};
+use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::Verdict;
 
 #[derive(Parser)]
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Who(Who),
     /// List the AMIs of an archive with their verdicts.
     Images(Images),
+    /// List the reports that the next run would ask EC2 for, and why.
+    Plan(Plan),
     /// Check that nothing in an archive was lost or changed.
     Verify(Verify),
     /// Print the completions for a shell.
@@ -67,6 +70,7 @@ pub(crate) struct Who {
 Examples:
   image-usage images s3://my-bucket/image-usage/
   image-usage images ./copy-of-the-archive --verdict no_use_observed --region eu-west-1
+  image-usage images ./copy-of-the-archive --uncovered
   image-usage images ./copy-of-the-archive --csv > images.csv
 
 Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
@@ -78,6 +82,9 @@ pub(crate) struct Images {
     /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
     #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]
     pub(crate) archive: String,
+    /// Only AMIs that no recent report covers, and none that is being created.
+    #[arg(long)]
+    pub(crate) uncovered: bool,
     /// Only AMIs with this verdict; can be given several times.
     #[arg(long = "verdict", value_name = "VERDICT", value_parser = verdict)]
     pub(crate) verdicts: Vec<Verdict>,
@@ -90,6 +97,35 @@ pub(crate) struct Images {
     /// Print comma-separated values for a spreadsheet.
     #[arg(long)]
     pub(crate) csv: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  image-usage plan s3://my-bucket/image-usage/
+  image-usage plan ./copy-of-the-archive --at 2026-11-23T06:00:00Z --region eu-west-1
+
+A run asks only if AUDITOR_RENEW_REPORTS is true. Reports that others have requested since the newest run are not known
+here: the next run sees them.
+
+Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
+
+Exit status:
+  0  every AMI of the newest full run was looked at
+  2  something was not read, which the standard error names, or the run knows nothing of AMIs")]
+pub(crate) struct Plan {
+    /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]
+    pub(crate) archive: String,
+    /// The start of the next run, as RFC 3339; now, unless given.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<Timestamp>,
+    /// Only AMIs of this account.
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<AccountId>,
+    /// Only AMIs of this Region.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<Region>,
 }
 
 fn verdict(text: &str) -> Result<Verdict, String> {

@@ -15,6 +15,7 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Who(arguments) => commands::who::run(arguments).await,
         Command::Images(arguments) => commands::images::run(arguments).await,
+        Command::Plan(arguments) => commands::plan::run(arguments).await,
         Command::Verify(arguments) => commands::verify::run(arguments).await,
         Command::Completions { shell } => commands::completions::run(shell),
     }

@@ -56,6 +56,29 @@ pub(crate) fn escape_json(document: &str) -> String {
     escaped
 }
 
+/// Makes a table for people: columns as wide as their widest cell, and each cell safe for a terminal.
+pub(crate) fn table<const N: usize>(columns: [&str; N], rows: &[&[String; N]]) -> String {
+    let header = columns.map(str::to_owned);
+    let escaped: Vec<[String; N]> = std::iter::once(&header)
+        .chain(rows.iter().copied())
+        .map(|row| row.each_ref().map(|cell| escape(cell)))
+        .collect();
+    let mut widths = [0; N];
+    for row in &escaped {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    escaped.iter().map(line).collect()
+}
+
 /// Control characters, bidirectional controls, and characters without a width.
 ///
 /// Source: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>

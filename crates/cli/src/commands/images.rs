@@ -5,21 +5,22 @@ use std::process::ExitCode;
 use image_usage_archive::answer::{BLIND_SPOTS, NoAnswer, Run, Selection, TargetImages};
 use image_usage_archive::aws::chain;
 use image_usage_archive::documents::{ImageLine, TargetStatus};
-use image_usage_archive::domain::usage::Verdict;
+use image_usage_archive::domain::usage::Coverage;
 use image_usage_archive::source::Source;
 
 use crate::args::Images;
 use crate::terminal;
 
 /// The exit status if something could not be read.
-const NOT_READABLE: u8 = 2;
+pub(super) const NOT_READABLE: u8 = 2;
 
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 9] = [
     "account_id",
     "region",
     "image_id",
     "name",
     "verdict",
+    "coverage",
     "last_observed",
     "consumers",
     "reasons",
@@ -40,6 +41,7 @@ pub(crate) async fn run(arguments: Images) -> ExitCode {
 async fn list(arguments: Images) -> Result<u8, String> {
     let Images {
         archive,
+        uncovered,
         verdicts,
         account,
         region,
@@ -59,37 +61,38 @@ async fn list(arguments: Images) -> Result<u8, String> {
         region,
         ..Selection::default()
     };
-    let is_wanted = |verdict: &Verdict| verdicts.is_empty() || verdicts.contains(verdict);
-    let targets = run.images(&archive, &selection, |line| (line.verdict, row(&line)));
+    let is_wanted = |line: &ImageLine| {
+        let has_verdict = verdicts.is_empty() || verdicts.contains(&line.verdict);
+        has_verdict && (!uncovered || line.coverage == Some(Coverage::Uncovered))
+    };
+    let targets = run.images(&archive, &selection, |line| {
+        is_wanted(&line).then(|| row(&line))
+    });
     let targets = targets.await.map_err(failed)?;
     let rows = targets.iter().flat_map(|target| &target.images);
-    let rows: Vec<&Row> = rows
-        .filter(|(verdict, _)| is_wanted(verdict))
-        .map(|(_, row)| row)
-        .collect();
+    let rows: Vec<&Row> = rows.flatten().collect();
     let printed = match csv {
         true => csv_of(&rows),
-        false => table_of(&rows) + &blind_spots(),
+        false => terminal::table(COLUMNS, &rows) + &blind_spots(),
     };
     if terminal::print(printed.as_bytes()).is_err() {
         return Ok(NOT_READABLE);
     }
-    Ok(report_problems(&targets))
+    Ok(report_problems(
+        &targets,
+        "there may be other AMIs and uses",
+    ))
 }
 
-/// Names what could not be read: there may be more AMIs, or other verdicts.
-fn report_problems<T>(targets: &[TargetImages<T>]) -> u8 {
+/// Names what could not be read, and what follows from that. Returns the exit status.
+pub(super) fn report_problems<T>(targets: &[TargetImages<T>], consequence: &str) -> u8 {
     let mut status = 0;
     for target in targets {
         let is_read = target.status == TargetStatus::Complete && target.are_images_read;
         // A Region that is not enabled has no AMI.
         let is_skipped = target.status == TargetStatus::Skipped;
-        let unread = (!is_read && !is_skipped).then(|| {
-            format!(
-                "{} was not read: there may be other AMIs and uses",
-                target.target
-            )
-        });
+        let unread = (!is_read && !is_skipped)
+            .then(|| format!("{} was not read: {consequence}", target.target));
         for problem in unread.iter().chain(&target.problem) {
             terminal::print_error(problem);
             status = NOT_READABLE;
@@ -108,6 +111,7 @@ fn row(line: &ImageLine) -> Row {
         line.image_id.clone(),
         name.unwrap_or_default(),
         line.verdict.as_str().to_owned(),
+        line.coverage.map_or("", Coverage::as_str).to_owned(),
         line.last_observed
             .map(|time| time.to_string())
             .unwrap_or_default(),
@@ -120,29 +124,6 @@ fn row(line: &ImageLine) -> Row {
 fn blind_spots() -> String {
     let lines = BLIND_SPOTS.iter().map(|what| format!("  {what}\n"));
     format!("\nWhat nothing here can see\n{}", lines.collect::<String>())
-}
-
-/// A table for people: columns as wide as their widest cell.
-fn table_of(rows: &[&Row]) -> String {
-    let header = COLUMNS.map(str::to_owned);
-    let escaped: Vec<Row> = std::iter::once(&header)
-        .chain(rows.iter().copied())
-        .map(|row| row.each_ref().map(|cell| terminal::escape(cell)))
-        .collect();
-    let mut widths = [0; COLUMNS.len()];
-    for row in &escaped {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &Row| {
-        let cells = row.iter().zip(widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    escaped.iter().map(line).collect()
 }
 
 /// Source: <https://www.rfc-editor.org/rfc/rfc4180>

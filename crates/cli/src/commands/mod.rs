@@ -2,5 +2,6 @@
 
 pub(crate) mod completions;
 pub(crate) mod images;
+pub(crate) mod plan;
 pub(crate) mod verify;
 pub(crate) mod who;

@@ -4,6 +4,7 @@
 
 mod archive;
 mod images_of_runs;
+mod plan;
 mod s3;
 mod verify;
 mod verify_images;

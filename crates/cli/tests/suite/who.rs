@@ -236,9 +236,9 @@ fn the_table_has_every_ami_and_can_be_narrowed() {
     let table = images(&archive, &[]);
     assert_eq!((table.status, table.err.as_str()), (0, ""));
     assert_snapshot!(table.out, @r#"
-    account_id    region     image_id               name  verdict  last_observed         consumers  reasons
-    111122223333  eu-west-1  ami-0abcdef1234567890        in_use   2026-11-22T06:00:00Z  1
-    111122223333  eu-west-1  ami-0fffffffffffffff0        gone                           0
+    account_id    region     image_id               name  verdict  coverage  last_observed         consumers  reasons
+    111122223333  eu-west-1  ami-0abcdef1234567890        in_use   covered   2026-11-22T06:00:00Z  1
+    111122223333  eu-west-1  ami-0fffffffffffffff0        gone                                     0
 
     What nothing here can see
       launch configurations, and overrides of Auto Scaling groups and fleets
