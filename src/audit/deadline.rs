@@ -158,6 +158,27 @@ impl Deadline {
         self.share(self.0.time_left / MAX_SHARES)
     }
 
+    /// Reading a target's AMIs must stop at this instant: half of its share of the time is kept for its entries, which
+    /// EC2 deletes, and AMIs can be read another day.
+    pub(crate) fn stop_images_at(&self) -> Instant {
+        let now = Instant::now();
+        let least = self.0.time_left / MAX_SHARES;
+        (now + (self.equal_share(now) / 2).max(least)).min(self.stop_reading_at())
+    }
+
+    /// The time of each open target, beginning at an instant.
+    ///
+    /// The time for the waiting targets is reserved for them, but never more than half of the time, so that
+    /// entries get further in every run.
+    fn equal_share(&self, started: Instant) -> Duration {
+        let Self(clock) = self;
+        let left = self.stop_reading_at().saturating_duration_since(started);
+        let left = left - self.waiting_time().min(left / 2);
+        let open = clock.open_targets.load(Ordering::Relaxed);
+        let rounds = open.div_ceil(clock.max_concurrent_targets).max(1);
+        left / u32::try_from(rounds).unwrap_or(u32::MAX)
+    }
+
     fn share(&self, at_least: Duration) -> Share {
         Share {
             deadline: self.clone(),
@@ -254,17 +275,10 @@ pub(crate) struct Share {
 
 impl Share {
     /// How long it is. It grows as other targets are done.
-    ///
-    /// The time for the waiting targets is reserved for them, but never more than half of the time, so that
-    /// entries get further in every run.
     pub(crate) fn time(&self) -> Duration {
-        let Deadline(clock) = &self.deadline;
         let stop_at = self.deadline.stop_reading_at();
         let left = stop_at.saturating_duration_since(self.started);
-        let left = left - self.deadline.waiting_time().min(left / 2);
-        let open = clock.open_targets.load(Ordering::Relaxed);
-        let rounds = open.div_ceil(clock.max_concurrent_targets).max(1);
-        let equal = left / u32::try_from(rounds).unwrap_or(u32::MAX);
+        let equal = self.deadline.equal_share(self.started);
         equal.max(self.at_least.min(left))
     }
 

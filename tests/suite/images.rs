@@ -13,10 +13,10 @@ use crate::harness::{
     run_within, target, targets, text, usage, used, will_be_harmed,
 };
 
-const IN_USE: &str = "ami-00000000000000001";
-const IDLE: &str = "ami-00000000000000002";
-const IMAGES: &str = "DescribeImages";
-const REFERENCES: &str = "DescribeImageReferences";
+pub(crate) const IN_USE: &str = "ami-00000000000000001";
+pub(crate) const IDLE: &str = "ami-00000000000000002";
+pub(crate) const IMAGES: &str = "DescribeImages";
+pub(crate) const REFERENCES: &str = "DescribeImageReferences";
 
 /// A report that asks about everything.
 fn adequate(id: &str, image_id: &str) -> Report {
@@ -41,7 +41,7 @@ fn put_image(days: &Days, id: &str) {
 }
 
 /// One AMI in use, and one that five weekly reports show nobody to use; with an observation time of 20 days.
-async fn two_amis() -> Days {
+pub(crate) async fn two_amis() -> Days {
     let days = Days::of(&TWO_REGIONS)
         .await
         .with("AUDITOR_OBSERVATION_DAYS", "20");
@@ -62,7 +62,7 @@ async fn two_amis() -> Days {
 }
 
 /// The lines of a run's AMIs, by ID.
-fn lines(days: &Days, snapshot: &Value) -> BTreeMap<String, Value> {
+pub(crate) fn lines(days: &Days, snapshot: &Value) -> BTreeMap<String, Value> {
     let object = &target(snapshot, REGION)["images_object"];
     let lines = days.archive().named_lines(object).into_iter();
     lines

@@ -17,6 +17,7 @@ mod fuzz_corpus;
 mod harness;
 mod house;
 mod images;
+mod images_under_faults;
 mod invalid_input;
 mod lambda;
 mod matrix;

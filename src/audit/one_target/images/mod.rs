@@ -24,6 +24,7 @@ use self::facts::EntryRegrouper;
 pub(super) use self::facts::{EntryCollector, add_report};
 use self::references::ReferenceChecker;
 use crate::archive::previous::{EarlierObject, local_storage, malformed_line};
+use crate::audit::deadline::deadline_exceeded;
 use crate::audit::run::Run;
 use crate::aws::ec2::Images;
 use crate::aws::ec2::pagination::PageCursor;
@@ -33,16 +34,18 @@ use image_usage_archive::renewal_plan::RenewalPlan;
 /// Reads the AMIs of a target.
 ///
 /// # Errors
-/// Fails as EC2 does, and if the run runs out of time; the AMIs that came are among the facts.
+/// Fails as EC2 does, and once the time for AMIs is up; the AMIs that came are among the facts.
 pub(super) async fn read(
     run: &Run,
     images: &Images,
     facts: &mut ImageFacts,
 ) -> Result<(), CallFailure> {
     let mut cursor = PageCursor::new(run.images_page_size.of_listing());
+    let stop_at = run.deadline.stop_images_at();
     loop {
         let page = images.page(cursor.max_results(), cursor.token());
-        let page = match run.deadline.limit_read(page).await {
+        let page = tokio::time::timeout_at(stop_at, page).await;
+        let page = match page.unwrap_or_else(|_| Err(deadline_exceeded())) {
             Ok(page) => page,
             Err(failure) if run.images_page_size.restart(&mut cursor, &failure) => continue,
             Err(failure) => return Err(failure),
