@@ -51,7 +51,9 @@ pub fn reason_in_words(reason: Reason) -> &'static str {
         Reason::ImageTooYoung => {
             "it has not existed for the whole observation time, or its age is not known: wait"
         }
-        Reason::NoReport => "EC2 lists no report about it: request one each week",
+        Reason::NoReport => {
+            "EC2 lists no report about it: request one each week, or set AUDITOR_RENEW_REPORTS"
+        }
         Reason::ObservedTooBriefly => {
             "adequate reports without a use do not span the observation time yet: go on requesting one each week"
         }

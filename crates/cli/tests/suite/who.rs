@@ -43,6 +43,7 @@ fn the_answer_has_the_consumers_the_consequences_the_blind_spots_and_the_evidenc
     What was looked at
       reports that EC2 lists: 1 available, 0 pending, 1 failed, 0 in another state
       adequate reports in an uninterrupted series: 2, from 2026-11-21T06:00:00Z to 2026-11-22T06:00:00Z
+      coverage: covered: a report that could show any use is recent
       references in its own account: not checked
 
     The evidence

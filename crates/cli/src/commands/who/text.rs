@@ -5,7 +5,7 @@ use image_usage_archive::answer::{
 };
 use image_usage_archive::documents::{ConsumerLine, ImageLine, TargetStatus};
 use image_usage_archive::domain::timestamp::Timestamp;
-use image_usage_archive::domain::usage::{LAUNCHES, Verdict};
+use image_usage_archive::domain::usage::{Coverage, LAUNCHES, Verdict};
 
 use super::{Answer, Known, Look};
 use crate::terminal;
@@ -215,6 +215,16 @@ fn looks(line: &ImageLine, lines: &mut Vec<String>) {
         ),
         None => "  no adequate report was read".to_owned(),
     });
+    if let Some(coverage) = line.coverage {
+        let what = match coverage {
+            Coverage::Covered => "covered: a report that could show any use is recent",
+            Coverage::Pending => "pending: EC2 is creating a report that could show any use",
+            Coverage::Uncovered => {
+                "uncovered: no report that could show any use is recent, or on its way"
+            }
+        };
+        lines.push(format!("  coverage: {what}"));
+    }
     let references = match line.references_checked {
         true => "every one was read",
         false => "not checked",
