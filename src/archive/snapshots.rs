@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use image_usage_archive::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject};
-use image_usage_archive::documents::{Counts, RunStatus, Snapshot};
+use image_usage_archive::documents::{Counts, News, RunStatus, Snapshot};
 use image_usage_archive::domain::digest::{hex, sha256_hex};
 use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::run_id::RunId;
@@ -53,6 +53,8 @@ impl SnapshotHead {
 pub(crate) struct PublishedSnapshot {
     pub(crate) object: SnapshotObject,
     pub(crate) head: SnapshotHead,
+    /// What it tells people.
+    pub(crate) news: News,
     pub(crate) bytes: Bytes,
     /// Whether another attempt at the run wrote it.
     pub(crate) already_archived: bool,
@@ -69,7 +71,7 @@ pub(crate) async fn find(
     let Some(stored) = bucket.get(key).await.map_err(failed("read", bucket, key))? else {
         return Ok(None);
     };
-    let head = serde_json::from_slice(&stored.bytes).map_err(|error| {
+    let snapshot: Snapshot = serde_json::from_slice(&stored.bytes).map_err(|error| {
         let message = format!("the object is not a snapshot of this auditor: {error}");
         failed("read", bucket, key)(CallFailure::own(
             ErrorCode::MalformedSnapshot,
@@ -85,7 +87,8 @@ pub(crate) async fn find(
     };
     Ok(Some(PublishedSnapshot {
         object,
-        head,
+        head: SnapshotHead::of(&snapshot),
+        news: News::of(&snapshot),
         bytes: stored.bytes,
         already_archived: true,
     }))
@@ -102,7 +105,7 @@ pub(crate) async fn commit(
     bucket: &Bucket,
     key: &str,
     bytes: Bytes,
-    head: SnapshotHead,
+    snapshot: &Snapshot,
 ) -> Result<PublishedSnapshot, ArchiveError> {
     let sha256 = Sha256::digest(&bytes).into();
     let new = NewObject {
@@ -123,7 +126,8 @@ pub(crate) async fn commit(
                 };
                 return Ok(PublishedSnapshot {
                     object,
-                    head,
+                    head: SnapshotHead::of(snapshot),
+                    news: News::of(snapshot),
                     bytes,
                     already_archived: false,
                 });

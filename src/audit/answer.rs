@@ -1,6 +1,6 @@
 //! What the function answers.
 
-use image_usage_archive::documents::{Counts, RunStatus};
+use image_usage_archive::documents::{Counts, News, RunStatus};
 use image_usage_archive::domain::run_id::RunId;
 use serde::Serialize;
 
@@ -24,8 +24,13 @@ pub struct Summary {
     pub run_id: RunId,
     /// Whether every target was read completely.
     pub status: RunStatus,
+    /// What it tells people.
+    #[serde(flatten)]
+    pub news: News,
     /// Where its snapshot is stored.
     pub snapshot: SnapshotObject,
+    /// The key of its page, in the same bucket.
+    pub page: String,
     /// What it counted.
     pub counts: Counts,
     /// How long this invocation took, in milliseconds.
@@ -35,11 +40,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn new(published: PublishedSnapshot, duration_ms: u64) -> Self {
+    pub(crate) fn new(published: PublishedSnapshot, page: String, duration_ms: u64) -> Self {
         Self {
             run_id: published.head.run_id,
             status: published.head.status,
+            news: published.news,
             snapshot: published.object,
+            page,
             counts: published.head.counts,
             duration_ms,
             already_archived: published.already_archived,
@@ -51,6 +58,7 @@ impl Summary {
         let counts = &self.counts;
         tracing::info!(
             run_id = %self.run_id,
+            headline = self.news.headline,
             status = self.status.as_str(),
             targets_complete = counts.targets.complete,
             targets_incomplete = counts.targets.incomplete,

@@ -33,7 +33,7 @@ use self::run::Run;
 use crate::archive::latest::{self, FoundSnapshot};
 use crate::archive::lines_writer::ArchiveError;
 use crate::archive::previous::PreviousRun;
-use crate::archive::snapshots::{self, PublishedSnapshot, SnapshotHead};
+use crate::archive::snapshots::{self, PublishedSnapshot};
 use crate::aws::Accounts;
 use crate::request::Request;
 use crate::settings::Settings;
@@ -101,7 +101,11 @@ impl Auditor {
         let archived = self.archive(&run, &invocation.function_arn);
         let archived = tokio::time::timeout_at(run.deadline.ends_at(), archived).await;
         let published = archived.unwrap_or(Err(RunError::OutOfTime))?;
-        let summary = Summary::new(published, run.deadline.duration_ms());
+        let page = self
+            .settings
+            .archive_prefix
+            .page(&run.facts.run_id, run.facts.scheduled_at);
+        let summary = Summary::new(published, page, run.deadline.duration_ms());
         summary.log();
         Ok(Answer::Summary(Box::new(summary)))
     }
@@ -195,9 +199,8 @@ impl Auditor {
     }
 
     async fn commit(&self, key: &str, snapshot: &Snapshot) -> Result<PublishedSnapshot, RunError> {
-        let head = SnapshotHead::of(snapshot);
         let bytes = snapshot.to_bytes().map_err(RunError::SnapshotNotWritten)?;
-        let committed = snapshots::commit(&self.bucket, key, bytes, head).await;
+        let committed = snapshots::commit(&self.bucket, key, bytes, snapshot).await;
         committed.map_err(RunError::ArchiveFailed)
     }
 

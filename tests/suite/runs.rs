@@ -254,6 +254,7 @@ fn empty_token_bucket(aws: &LocalAws, region: &str) {
 async fn a_repeated_event_is_answered_from_the_archive_and_changes_no_object() {
     let world = world(&[REGION]);
     world.put_reports(ACCOUNT, REGION, healthy_reports(10));
+    world.put_report(ACCOUNT, REGION, report("amiur-failed").in_state("error"));
     let aws = local_aws(&world).await;
     let (first, archive) = audit(&aws, REGION).await;
     let before = archive.objects();
@@ -264,6 +265,8 @@ async fn a_repeated_event_is_answered_from_the_archive_and_changes_no_object() {
     assert!(second.already_archived);
     assert_eq!(second.snapshot, first.snapshot);
     assert_eq!(second.counts, first.counts);
+    assert!(first.news.needs_attention);
+    assert_eq!((&second.news, &second.page), (&first.news, &first.page));
     assert_eq!(archive.objects(), before);
     assert_eq!(count_calls(&aws, LISTING), 0);
     assert_eq!(count_calls(&aws, "PutObject"), 0);

@@ -82,6 +82,13 @@ impl Layout {
         format!("{prefix}v1/snapshots/dt={date}/{run}.json")
     }
 
+    /// Returns the key of the page of a run: its snapshot for people.
+    pub fn page(&self, run: &RunId, scheduled_at: Timestamp) -> String {
+        let Self(prefix) = self;
+        let date = scheduled_at.date();
+        format!("{prefix}v1/pages/dt={date}/{run}.html")
+    }
+
     /// Returns the key of the copy of the newest unscoped snapshot.
     pub fn latest(&self) -> String {
         let Self(prefix) = self;
@@ -275,6 +282,10 @@ mod tests {
         assert_eq!(
             prefix.snapshot(&run, scheduled_at()),
             "image-usage/v1/snapshots/dt=2026-11-22/20261122T060000Z-7bf73129.json"
+        );
+        assert_eq!(
+            prefix.page(&run, scheduled_at()),
+            "image-usage/v1/pages/dt=2026-11-22/20261122T060000Z-7bf73129.html"
         );
         assert_eq!(Layout::without_prefix().latest(), "v1/latest.json");
     }

@@ -1,4 +1,5 @@
-//! The documents of the archive: report lines, entry lines, image lines, the ledger of targets and the snapshot.
+//! The documents of the archive: report lines, entry lines, image lines, the ledger of targets and the snapshot,
+//! and the news that follow from a snapshot.
 //!
 //! Fields are written in the order in which they are declared, and lists are sorted: the same facts yield the
 //! same bytes.
@@ -9,6 +10,7 @@ mod counts;
 mod entry_line;
 mod image_line;
 mod ledger;
+mod news;
 mod outcome;
 mod report_line;
 mod snapshot;
@@ -26,6 +28,7 @@ pub use image_line::{
     Reference, References, SourceLine,
 };
 pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
+pub use news::{ChangeCounts, MAX_ATTENTION, News};
 pub use outcome::{Tally, TargetOutcome};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{

@@ -273,7 +273,8 @@ fn span(seconds: i64) -> String {
     format!("{large} {small}")
 }
 
-fn plural(count: i64, unit: &str) -> String {
+/// Writes a count and its unit: `1 hour`, `2 hours`.
+pub(crate) fn plural(count: i64, unit: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{ending}")
 }

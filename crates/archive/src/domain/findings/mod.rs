@@ -7,6 +7,7 @@ mod supersession;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::finding::plural;
 pub use self::finding::{
     Finding, ListedFindings, finding_id, gap_in_words, is_below_cutoff, uncovered_id,
 };
