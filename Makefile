@@ -7,7 +7,7 @@ SHELL := bash
 # The cheapest checks come first. The last one may have to leave something unchecked; there, its message
 # is seen.
 CHECKS := check-format check-workflow check-cli clippy check-rust check-doc check-boto3 check-versions \
-          check-queries check-invoke check-template check-supply
+          check-message check-queries check-invoke check-template check-supply
 .PHONY: help demo picture test faults fuzz bench bench-memory build fmt doc tools clean-tools $(CHECKS)
 
 # Every build selects the same packages and targets. Another selection would resolve other features
@@ -96,6 +96,9 @@ check-boto3: .tools/python/.complete build
 
 check-versions: .tools/moto/.complete build
 	.tools/moto/bin/python tests/versions_check.py "$(BINARIES)"
+
+check-message: .tools/moto/.complete build
+	.tools/moto/bin/python tests/message_check.py "$(BINARIES)"
 
 check-queries: .tools/python/.complete build
 	tests/demo.py --binaries "$(BINARIES)" >/dev/null

@@ -54,6 +54,7 @@ NEEDED_BY_OTHERS = {
     "ec2:DescribeLaunchTemplateVersions": "EC2, to find the references to an AMI",
     "ec2:DescribeLaunchTemplates": "EC2, to find the references to an AMI",
     "ec2:UnassignPrivateIpAddresses": "Lambda, for a function in a VPC",
+    "events:PutEvents": "Lambda, to send the summaries",
     "imagebuilder:GetContainerRecipe": "EC2, to find the references to an AMI",
     "imagebuilder:ListContainerRecipes": "EC2, to find the references to an AMI",
     "imagebuilder:ListImageRecipes": "EC2, to find the references to an AMI",
@@ -166,6 +167,8 @@ def resolved(node, parameters):
         match name:
             case "Ref":
                 return values[arguments]
+            case "Condition":
+                return value(document["Conditions"][arguments])
             case "Fn::If":
                 condition, positive, negative = arguments
                 return value(positive if value(document["Conditions"][condition]) else negative)
@@ -415,6 +418,41 @@ class Templates(unittest.TestCase):
         dimensions = {dimension["Name"] for metric in metrics for dimension in metric["Dimensions"]}
         self.assertEqual((WATCHED_METRICS | dimensions | {NAMESPACE}) - published, set())
 
+    def test_every_alarm_notifies_the_one_topic_that_the_parameters_name(self):
+        created = {"NotifyTopic": "created"}
+        for parameters, topics in (
+            ({}, None),
+            ({"NotifyEmail": "a@example.com"}, ["created"]),
+            ({"NotifyTopicArn": "given"}, ["given"]),
+            ({"AlarmTopicArn": "alarms"}, ["alarms"]),
+            ({"AlarmTopicArn": "alarms", "NotifyEmail": "a@example.com"}, ["alarms"]),
+            ({"AlarmTopicArn": "alarms", "NotifyTopicArn": "given"}, ["alarms"]),
+        ):
+            for name, alarm in alarms().items():
+                for actions in ("AlarmActions", "OKActions"):
+                    self.assertEqual(resolved(alarm[actions], {**created, **parameters}), topics, (name, parameters))
+
+    def test_messages_go_to_the_topic_that_the_parameters_name(self):
+        document = template("template.yaml")
+        [target] = document["Resources"]["AttentionRule"]["Properties"]["Targets"]
+        for parameters, topic in (({}, None), ({"NotifyEmail": "a@example.com"}, "created"), ({"NotifyTopicArn": "given"}, "given")):
+            sends = resolved(document["Conditions"]["Notifies"], parameters)
+            self.assertEqual(sends, topic is not None, parameters)
+            if sends:
+                self.assertEqual(resolved(target["Arn"], {"NotifyTopic": "created", **parameters}), topic)
+        [assertion] = document["Rules"]["MessagesGoToOneTopic"]["Assertions"]
+        self.assertFalse(resolved(assertion["Assert"], {"NotifyTopicArn": "given"}), "both are an error")
+
+    def test_only_the_rule_and_the_alarms_of_the_stack_publish_to_its_topic(self):
+        properties = template("template.yaml")["Resources"]["NotifyTopicPolicy"]["Properties"]
+        rule, alarm = properties["PolicyDocument"]["Statement"]
+        for statement, service in ((rule, "events"), (alarm, "cloudwatch")):
+            self.assertEqual(statement["Principal"], {"Service": f"{service}.amazonaws.com"})
+            self.assertEqual(statement["Action"], "sns:Publish")
+            self.assertEqual(statement["Condition"]["StringEquals"], {"aws:SourceAccount": {"Ref": "AWS::AccountId"}})
+        self.assertEqual(rule["Condition"]["ArnEquals"], {"aws:SourceArn": {"Fn::GetAtt": ["AttentionRule", "Arn"]}})
+        self.assertIn("alarm:${AWS::StackName}-*", alarm["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"])
+
     def test_policies_name_the_account_that_owns_the_bucket(self):
         found = [s for s in statements(template("template.yaml")["Resources"]["AuditorRole"]) if "s3:" in str(s["Action"])]
         self.assertEqual(len(found), 3)
@@ -612,7 +650,7 @@ def policy_lines(lines):
             continue
         if inside is not None and indentation(line) <= inside:
             inside = None
-        if line.strip() in ("PolicyDocument:", "AssumeRolePolicyDocument:"):
+        if line.strip() in ("PolicyDocument:", "AssumeRolePolicyDocument:", "KeyPolicy:"):
             inside = indentation(line)
         elif inside is not None:
             yield number, line
