@@ -453,6 +453,26 @@ class Templates(unittest.TestCase):
         self.assertEqual(rule["Condition"]["ArnEquals"], {"aws:SourceArn": {"Fn::GetAtt": ["AttentionRule", "Arn"]}})
         self.assertIn("alarm:${AWS::StackName}-*", alarm["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"])
 
+    def test_dashboard_shows_the_alarms_and_metrics_that_the_code_publishes(self):
+        dashboard = template("template.yaml")["Resources"]["RunsDashboard"]
+        self.assertEqual(dashboard["Condition"], "ShowsDashboard")
+        self.assertFalse(resolved({"Condition": "ShowsDashboard"}, {}), "it is off by default")
+        self.assertTrue(resolved({"Condition": "ShowsDashboard"}, {"Dashboard": "true"}))
+        # `name.Arn` becomes "name.Arn", which JSON needs no escape for, as with names and ARNs.
+        body = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", dashboard["Properties"]["DashboardBody"]["Fn::Sub"]))
+        shown = [widget["properties"] for widget in body["widgets"]]
+        self.assertEqual({arn for widget in shown for arn in widget.get("alarms", [])}, {f"{name}.Arn" for name in alarms()})
+        metrics = [metric for widget in shown for metric in widget.get("metrics", [])]
+        published = set(re.findall(r'^ +\("([A-Za-z]+)", ', source("src/audit/metrics.rs"), re.MULTILINE))
+        for namespace, name, *dimensions, options in metrics:
+            self.assertEqual((namespace, dimensions), (NAMESPACE, ["FunctionName", "Auditor", "Scope", "full"]), name)
+            self.assertIn(name, published)
+            self.assertTrue(options["label"])
+        # What a person would look for.
+        self.assertLessEqual(WATCHED_METRICS - {"ObjectsUnreadable"}, {name for _, name, *_ in metrics})
+        places = [(widget["x"], widget["y"]) for widget in body["widgets"]]
+        self.assertEqual(len(set(places)), len(places))
+
     def test_policies_name_the_account_that_owns_the_bucket(self):
         found = [s for s in statements(template("template.yaml")["Resources"]["AuditorRole"]) if "s3:" in str(s["Action"])]
         self.assertEqual(len(found), 3)
