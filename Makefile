@@ -7,8 +7,8 @@ SHELL := bash
 # The cheapest checks come first. The last one may have to leave something unchecked; there, its message
 # is seen.
 CHECKS := check-format check-workflow check-cli clippy check-rust check-doc check-boto3 check-versions \
-          check-message check-queries check-invoke check-template check-supply
-.PHONY: help demo picture test faults fuzz bench bench-memory build fmt doc tools clean-tools $(CHECKS)
+          check-message check-queries check-invoke check-template check-release check-supply
+.PHONY: help demo picture test faults fuzz bench bench-memory release build fmt doc tools clean-tools $(CHECKS)
 
 # Every build selects the same packages and targets. Another selection would resolve other features
 # and compile the EC2 client again, which takes minutes.
@@ -62,6 +62,11 @@ bench-memory: build ## Measure the function's memory with up to 1,000,000 report
 	cargo build --release --locked
 	python3 benches/memory.py "$(RELEASE)" "$(BINARIES)"
 
+# In folders of its own: nothing of another build may be part of a release.
+release: .tools/cargo-lambda/.complete ## Make the files of a release in target/release-files (takes half an hour, with 8 GB of memory)
+	rm -rf "$(TARGET)/release-build" "$(TARGET)/release-files"
+	.ci/release.sh "$(TARGET)/release-build" "$(TARGET)/release-files"
+
 build:
 	@echo "Building (the first build takes 5 to 10 minutes: the EC2 client has 1.2 million lines)"
 	cargo build $(SELECTION)
@@ -79,7 +84,7 @@ check-format:
 	cargo fmt --all --check
 
 check-workflow: .tools/actionlint/.complete
-	.tools/actionlint/bin/actionlint .github/workflows/ci.yml
+	.tools/actionlint/bin/actionlint .github/workflows/*.yml
 
 check-cli:
 	.ci/check-cli.sh
@@ -109,6 +114,9 @@ check-invoke: .tools/cargo-lambda/.complete build
 
 check-template: .tools/sam/.complete .tools/checkov/.complete
 	.ci/check-template.sh
+
+check-release: .tools/sam/.complete
+	.ci/check-release.sh
 
 check-supply: .tools/cargo-deny/.complete
 	.ci/check-supply.sh
