@@ -68,7 +68,7 @@ class Release(unittest.TestCase):
         self.assertEqual(function["Code"], {"S3Bucket": {"Ref": "CodeBucket"}, "S3Key": {"Fn::Sub": key}})
         self.assertEqual(function["Architectures"], [{"Ref": "Architecture"}])
         # The names of the packages that the release has.
-        self.assertIn('"$release/$name-$version-$architecture.zip"', (ROOT / ".ci/release.sh").read_text())
+        self.assertIn('file="$release/$name-$version-$architecture"', (ROOT / ".ci/release.sh").read_text())
         self.assertEqual(self.released["Parameters"]["Architecture"]["AllowedValues"], ["arm64", "x86_64"])
 
     def test_a_template_that_has_changed_where_the_code_comes_from_is_refused(self):
