@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use flate2::read::MultiGzDecoder;
-use image_usage_archive::documents::{EntryLine, ImageLine, ReportLine, SCHEMA_VERSION, Snapshot};
+use image_usage_archive::documents::{
+    EntryLine, ImageLine, OutcomeLine, Plan, ReportLine, SCHEMA_VERSION, Snapshot, TargetLine,
+};
 use image_usage_archive::domain::digest::hex;
 use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
@@ -24,22 +26,29 @@ const UPDATE: &str = "UPDATE_SCHEMAS";
 /// How many digits of a schema's SHA-256 the changelog has.
 const DIGEST_DIGITS: usize = 12;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 7] = [
     "snapshot.schema.json",
     "report-line.schema.json",
     "entry-line.schema.json",
     "image-line.schema.json",
+    "plan.schema.json",
+    "target-line.schema.json",
+    "outcome-line.schema.json",
 ];
 
 /// The text of each file, generated from the types.
-fn generated() -> [String; 4] {
-    let snapshot = schema_of::<Snapshot>(|snapshot| {
-        snapshot["properties"]["schema_version"]["const"] = json!(SCHEMA_VERSION);
-    });
+fn generated() -> [String; 7] {
+    let version = |document: &mut Value| {
+        document["properties"]["schema_version"]["const"] = json!(SCHEMA_VERSION);
+    };
+    let snapshot = schema_of::<Snapshot>(version);
     let report = schema_of::<ReportLine<'static>>(|_| {});
     let entry = schema_of::<EntryLine>(|_| {});
     let image = schema_of::<ImageLine>(|_| {});
-    [snapshot, report, entry, image]
+    let plan = schema_of::<Plan>(version);
+    let target = schema_of::<TargetLine>(|_| {});
+    let outcome = schema_of::<OutcomeLine>(|_| {});
+    [snapshot, report, entry, image, plan, target, outcome]
 }
 
 fn schema_of<T: JsonSchema>(finish: impl FnOnce(&mut Value)) -> String {
@@ -108,11 +117,14 @@ struct Validators {
     report: Validator,
     entry: Validator,
     image: Validator,
+    plan: Validator,
+    target: Validator,
+    outcome: Validator,
 }
 
 /// Compiled once in a process from the published files.
 static VALIDATORS: LazyLock<Validators> = LazyLock::new(|| {
-    let [snapshot, report, entry, image] = FILES.map(|name| {
+    let [snapshot, report, entry, image, plan, target, outcome] = FILES.map(|name| {
         let schema: Value = serde_json::from_slice(&fs::read(file(name)).unwrap()).unwrap();
         jsonschema::validator_for(&schema).unwrap()
     });
@@ -121,6 +133,9 @@ static VALIDATORS: LazyLock<Validators> = LazyLock::new(|| {
         report,
         entry,
         image,
+        plan,
+        target,
+        outcome,
     }
 });
 
@@ -159,6 +174,9 @@ fn check_document(key: &str, bytes: &[u8]) {
         report,
         entry,
         image,
+        plan,
+        target,
+        outcome,
     } = &*VALIDATORS;
     let (validator, text) = if key.contains("/v1/reports/") {
         (report, unzipped(key, bytes))
@@ -168,6 +186,12 @@ fn check_document(key: &str, bytes: &[u8]) {
         (image, unzipped(key, bytes))
     } else if key.contains("/v1/snapshots/") || key.ends_with("/v1/latest.json") {
         (snapshot, String::from_utf8(bytes.to_vec()).unwrap())
+    } else if key.contains("/v1/runs/") && key.contains("/outcomes/") {
+        (outcome, unzipped(key, bytes))
+    } else if key.contains("/v1/runs/") && key.ends_with("/plan.json") {
+        (plan, String::from_utf8(bytes.to_vec()).unwrap())
+    } else if key.contains("/v1/runs/") {
+        (target, String::from_utf8(bytes.to_vec()).unwrap())
     } else {
         panic!("{key} has no schema")
     };

@@ -89,6 +89,31 @@ impl Layout {
         format!("{prefix}v1/pages/dt={date}/{run}.html")
     }
 
+    /// Returns the key of a document that the phases of a run hand over.
+    pub fn handover(&self, run: &RunId, scheduled_at: Timestamp, document: &Handover) -> String {
+        let folder = self.handover_folder(run, scheduled_at);
+        match document {
+            Handover::Plan => format!("{folder}plan.json"),
+            Handover::Targets(attempt) => format!("{folder}targets.{attempt}.jsonl"),
+            Handover::Outcomes { first, attempt } => {
+                let Target { account_id, region } = first;
+                let outcomes = self.outcomes_folder(run, scheduled_at);
+                format!("{outcomes}{account_id}.{region}.{attempt}.jsonl.gz")
+            }
+        }
+    }
+
+    /// Returns what the keys of all outcomes of a run start with.
+    pub fn outcomes_folder(&self, run: &RunId, scheduled_at: Timestamp) -> String {
+        format!("{}outcomes/", self.handover_folder(run, scheduled_at))
+    }
+
+    fn handover_folder(&self, run: &RunId, scheduled_at: Timestamp) -> String {
+        let Self(prefix) = self;
+        let date = scheduled_at.date();
+        format!("{prefix}v1/runs/dt={date}/{run}/")
+    }
+
     /// Returns the key of the copy of the newest unscoped snapshot.
     pub fn latest(&self) -> String {
         let Self(prefix) = self;
@@ -148,6 +173,22 @@ impl ObjectKind {
     }
 }
 
+/// A document that the phases of a run hand over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Handover {
+    /// The plan of the run.
+    Plan,
+    /// The targets of the plan: JSON Lines, written by one attempt at the plan.
+    Targets(Attempt),
+    /// The outcomes of a batch of targets: gzipped JSON Lines.
+    Outcomes {
+        /// The first target of the batch.
+        first: Target,
+        /// The attempt at the batch.
+        attempt: Attempt,
+    },
+}
+
 /// Splits a key before its last `v1/`: a prefix may contain a folder of the same name; what follows it cannot.
 fn split(key: &str) -> Option<(&str, &str)> {
     Some(key.split_at(key.rfind("v1/")?))
@@ -172,6 +213,15 @@ pub enum ArchiveKey {
     },
     /// An object with the reports, entries or AMIs of one target.
     Object(ObjectKey),
+    /// A document that the phases of a run hand over.
+    Handover {
+        /// The run.
+        run_id: RunId,
+        /// The moment the run was scheduled for, by its name.
+        scheduled_at: Timestamp,
+        /// The document.
+        document: Handover,
+    },
 }
 
 /// The key of an object with the reports, entries or AMIs of one target.
@@ -196,7 +246,9 @@ impl ArchiveKey {
         let layout: Layout = prefix.parse().ok()?;
         let parsed = match below {
             "v1/latest.json" => Self::Latest,
-            _ => Self::parse_snapshot(below).or_else(|| Self::parse_object(below))?,
+            _ => Self::parse_snapshot(below)
+                .or_else(|| Self::parse_object(below))
+                .or_else(|| Self::parse_handover(below))?,
         };
         // Built again, so that nothing but a key of the archive passes: not another date, for example.
         (parsed.build(&layout) == key).then_some((layout, parsed))
@@ -235,6 +287,37 @@ impl ArchiveKey {
         }))
     }
 
+    fn parse_handover(below: &str) -> Option<Self> {
+        let (_, rest) = below.strip_prefix("v1/runs/")?.split_once('/')?;
+        let (run_id, name) = rest.split_once('/')?;
+        let run_id: RunId = run_id.parse().ok()?;
+        let document = match name.split_once('/') {
+            None if name == "plan.json" => Handover::Plan,
+            None => {
+                let attempt = name.strip_prefix("targets.")?.strip_suffix(".jsonl")?;
+                Handover::Targets(attempt.parse().ok()?)
+            }
+            Some((_, name)) => {
+                let parts: Vec<&str> = name.strip_suffix(".jsonl.gz")?.split('.').collect();
+                let [account_id, region, attempt] = parts[..] else {
+                    return None;
+                };
+                Handover::Outcomes {
+                    first: Target {
+                        account_id: account_id.parse().ok()?,
+                        region: region.parse().ok()?,
+                    },
+                    attempt: attempt.parse().ok()?,
+                }
+            }
+        };
+        Some(Self::Handover {
+            scheduled_at: run_id.scheduled_at()?,
+            run_id,
+            document,
+        })
+    }
+
     /// Builds the key in a layout.
     pub fn build(&self, layout: &Layout) -> String {
         match self {
@@ -250,6 +333,11 @@ impl ArchiveKey {
                 attempt,
                 scheduled_at,
             }) => layout.object(*kind, run_id, *attempt, *scheduled_at, target),
+            Self::Handover {
+                run_id,
+                scheduled_at,
+                document,
+            } => layout.handover(run_id, *scheduled_at, document),
         }
     }
 }
@@ -288,22 +376,44 @@ mod tests {
             "image-usage/v1/pages/dt=2026-11-22/20261122T060000Z-7bf73129.html"
         );
         assert_eq!(Layout::without_prefix().latest(), "v1/latest.json");
+        let outcomes = Handover::Outcomes {
+            first: target,
+            attempt,
+        };
+        let keys = [Handover::Plan, Handover::Targets(attempt), outcomes]
+            .map(|document| prefix.handover(&run, scheduled_at(), &document));
+        let folder = "image-usage/v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/";
+        let names = keys.each_ref().map(|key| key.strip_prefix(folder).unwrap());
+        assert_eq!(
+            names,
+            [
+                "plan.json",
+                "targets.0badcafe.jsonl",
+                "outcomes/111122223333.us-east-1.0badcafe.jsonl.gz"
+            ]
+        );
     }
 
     #[test]
     fn every_key_is_taken_apart_into_what_it_was_built_of() {
         let run_id = RunId::of_event(scheduled_at(), "7bf73129-1428-4cd3-a780-95db273d1602");
+        let target = || Target {
+            account_id: "111122223333".parse().unwrap(),
+            region: "us-gov-west-1".parse().unwrap(),
+        };
         let object = |kind| {
             ArchiveKey::Object(ObjectKey {
                 kind,
-                target: Target {
-                    account_id: "111122223333".parse().unwrap(),
-                    region: "us-gov-west-1".parse().unwrap(),
-                },
+                target: target(),
                 run_id: run_id.clone(),
                 attempt: Attempt::from_bits(7),
                 scheduled_at: scheduled_at(),
             })
+        };
+        let handover = |document| ArchiveKey::Handover {
+            run_id: run_id.clone(),
+            scheduled_at: scheduled_at(),
+            document,
         };
         let keys = [
             ArchiveKey::Latest,
@@ -314,6 +424,12 @@ mod tests {
             object(ObjectKind::Reports),
             object(ObjectKind::Entries),
             object(ObjectKind::Images),
+            handover(Handover::Plan),
+            handover(Handover::Targets(Attempt::from_bits(7))),
+            handover(Handover::Outcomes {
+                first: target(),
+                attempt: Attempt::from_bits(8),
+            }),
         ];
         for prefix in ["", "image-usage/", "v1/", "a/v1/b/", "ä v1/"] {
             let layout: Layout = prefix.parse().unwrap();
@@ -355,6 +471,11 @@ mod tests {
             "latest.json",
             "v1/snapshots/dt=2026-11-23/20261122T060000Z-7bf73129.json",
             "v1/snapshots/20261122T060000Z-7bf73129.json",
+            "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/",
+            "v1/runs/dt=2026-11-23/20261122T060000Z-7bf73129/plan.json",
+            "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/targets.jsonl",
+            "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/others/111122223333.eu-west-1.0badcafe.jsonl.gz",
+            "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/outcomes/0badcafe.jsonl.gz",
         ] {
             assert_eq!(ArchiveKey::parse(key), None, "{key}");
         }

@@ -110,6 +110,23 @@ impl From<CallFailure> for TargetError {
     }
 }
 
+/// The failure of an earlier invocation, as it was recorded.
+impl From<TargetError> for CallFailure {
+    fn from(recorded: TargetError) -> Self {
+        let TargetError {
+            code,
+            message,
+            request_id,
+        } = recorded;
+        Self {
+            code,
+            message,
+            request_id,
+            kind: FailureKind::Permanent,
+        }
+    }
+}
+
 /// A longer word in a message is a blob, such as an encoded authorization message of 1 to 2 KB: thousands of
 /// them would make an answer larger than Lambda accepts. The request ID leads to the whole message.
 const MAX_WORD_CHARACTERS: usize = 200;

@@ -169,18 +169,29 @@ pub struct Subject<'a> {
 }
 
 /// The changes so far, of one target or of several.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeTally {
+    /// Findings by change.
     findings: FindingChanges,
+    /// IDs of new findings, the first 1,000.
     opened: TopList<String>,
+    /// IDs of findings that no longer apply, the first 1,000.
     resolved: TopList<String>,
+    /// Reports by change.
     reports: ReportChanges,
+    /// New reports, the first 1,000.
     appeared: TopList<AppearedReport>,
+    /// Reports that EC2 no longer lists, the first 1,000.
     gone: TopList<GoneReport>,
+    /// Reports whose state has changed, the first 1,000.
     changed_state: TopList<ChangedReport>,
+    /// AMIs whose verdict has changed, the first 1,000.
     verdicts: TopList<ChangedVerdict>,
+    /// How many verdicts have changed.
     changed_verdicts: u64,
+    /// `account_id/region` of the target, if its earlier objects are missing or damaged.
     not_compared: Vec<String>,
+    /// `account_id/region` of the target, if its AMIs begin anew.
     images_not_carried: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The documents of the archive: report lines, entry lines, image lines, the ledger of targets and the snapshot,
-//! and the news that follow from a snapshot.
+//! The documents of the archive: report lines, entry lines, image lines, the ledger of targets and the snapshot;
+//! those that the phases of a run hand over; and the news that follow from a snapshot.
 //!
 //! Fields are written in the order in which they are declared, and lists are sorted: the same facts yield the
 //! same bytes.
@@ -12,6 +12,7 @@ mod image_line;
 mod ledger;
 mod news;
 mod outcome;
+mod plan;
 mod report_line;
 mod snapshot;
 
@@ -29,7 +30,8 @@ pub use image_line::{
 };
 pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
 pub use news::{ChangeCounts, MAX_ATTENTION, News};
-pub use outcome::{Tally, TargetOutcome};
+pub use outcome::{Tally, TargetOutcome, set_renewals};
+pub use plan::{EarlierObjects, OutcomeLine, Plan, TargetLine};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{
     AUDITOR_NAME, AUDITOR_VERSION, Baseline, Generator, PreviousSnapshot, ReportFilter, RunFacts,

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::changes::ChangeTally;
 use super::counts::{Counts, TargetCounts};
 use super::ledger::{ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
@@ -9,7 +12,7 @@ use crate::domain::findings::ListedFindings;
 use crate::domain::target::Target;
 
 /// The result of auditing one target: ledger line, counts, findings and changes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TargetOutcome {
     /// The target's line of the ledger.
     pub ledger: LedgerLine,
@@ -69,12 +72,8 @@ impl Tally {
     }
 
     /// Records the reports that EC2 was asked for, once every target is added.
-    pub fn set_renewals(&mut self, mut renewals: BTreeMap<Target, Renewals>) {
-        for line in &mut self.targets {
-            if let Some(renewed) = renewals.remove(&line.target()) {
-                line.images.get_or_insert_default().renewals = Some(renewed);
-            }
-        }
+    pub fn set_renewals(&mut self, renewals: BTreeMap<Target, Renewals>) {
+        set_renewals(&mut self.targets, renewals);
     }
 
     /// Returns whether anything was read and archived.
@@ -85,5 +84,23 @@ impl Tally {
             ..
         } = self.counts.targets;
         complete + incomplete > 0
+    }
+}
+
+impl Extend<TargetOutcome> for Tally {
+    fn extend<I: IntoIterator<Item = TargetOutcome>>(&mut self, outcomes: I) {
+        outcomes.into_iter().for_each(|outcome| self.add(outcome));
+    }
+}
+
+/// Records in the lines of a ledger the reports that EC2 was asked for.
+pub fn set_renewals<'a>(
+    ledger: impl IntoIterator<Item = &'a mut LedgerLine>,
+    mut renewals: BTreeMap<Target, Renewals>,
+) {
+    for line in ledger {
+        if let Some(renewed) = renewals.remove(&line.target()) {
+            line.images.get_or_insert_default().renewals = Some(renewed);
+        }
     }
 }

@@ -80,7 +80,7 @@ pub struct Baseline {
 }
 
 /// The facts of a run that are known from its start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RunFacts {
     /// The run.
     pub run_id: RunId,

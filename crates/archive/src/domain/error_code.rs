@@ -5,6 +5,8 @@ use std::fmt;
 /// An error code for a failure that no AWS service reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorCode {
+    /// The function that was to audit a batch of targets failed, and left no outcome.
+    BatchFailed,
     /// No connection could be made, or it broke.
     ConnectionFailed,
     /// No credentials could be found or obtained.
@@ -39,6 +41,7 @@ impl ErrorCode {
     /// The code as it is written in the archive and the log.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::BatchFailed => "BatchFailed",
             Self::ConnectionFailed => "ConnectionFailed",
             Self::CredentialsUnavailable => "CredentialsUnavailable",
             Self::DeadlineExceeded => "DeadlineExceeded",

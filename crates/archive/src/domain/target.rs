@@ -124,7 +124,9 @@ impl fmt::Display for Region {
 }
 
 /// One account in one Region. Sorted by account, then Region.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Target {
     /// The account whose reports are read: the owner of the AMIs.
     pub account_id: AccountId,

@@ -1,7 +1,11 @@
 //! The bounded, sorted lists of a snapshot; their content does not depend on insertion order.
 
+use std::borrow::Cow;
 use std::collections::BinaryHeap;
 use std::ops::AddAssign;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How many items a list of a snapshot has at most; the rest are only counted.
 ///
@@ -54,5 +58,37 @@ impl<T: Ord> TopList<T> {
 impl<T: Ord> AddAssign for TopList<T> {
     fn add_assign(&mut self, other: Self) {
         other.0.into_iter().for_each(|one| self.insert(one));
+    }
+}
+
+/// A list of its items, in order.
+impl<T: Ord + Serialize> Serialize for TopList<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sorted: Vec<&T> = self.iter().collect();
+        sorted.sort();
+        sorted.serialize(serializer)
+    }
+}
+
+impl<'de, T: Ord + Deserialize<'de>> Deserialize<'de> for TopList<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut list = Self::default();
+        let items: Vec<T> = Deserialize::deserialize(deserializer)?;
+        items.into_iter().for_each(|one| list.insert(one));
+        Ok(list)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for TopList<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Vec::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<T>::json_schema(generator)
     }
 }

@@ -15,6 +15,23 @@ pub(super) fn object_key(key: &str) -> Option<(Layout, ObjectKey)> {
     }
 }
 
+/// Returns the run of a document that phases have handed over, and the key of its snapshot; `None` for any other
+/// key.
+pub(super) fn run_of_handover(key: &str) -> Option<(RunId, String)> {
+    let (layout, parsed) = ArchiveKey::parse(key)?;
+    match parsed {
+        ArchiveKey::Handover {
+            run_id,
+            scheduled_at,
+            ..
+        } if layout.prefix().is_empty() => {
+            let snapshot = layout.snapshot(&run_id, scheduled_at);
+            Some((run_id, snapshot))
+        }
+        _ => None,
+    }
+}
+
 /// Returns the layout of an object that an attempt at the run wrote for the target; `None` if the key is
 /// not one of these.
 pub(super) fn layout_of(

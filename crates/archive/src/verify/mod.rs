@@ -22,7 +22,8 @@
 //!   for byte the newest full snapshot, the head of the chain, and the chain leads from it back to a snapshot
 //!   without a previous one.
 //! - **The schedule**: full snapshots are not further apart than expected.
-//! - **Nothing else** is stored below `v1/`. Objects of reports, entries and AMIs that no snapshot names were
+//! - **Nothing else** is stored below `v1/`, but for what the phases of a run have handed over, which no snapshot
+//!   depends on any more. Objects of reports, entries and AMIs that no snapshot names were
 //!   left by an attempt that did not finish, or by a run in progress: they are noted, and so are full snapshots
 //!   off the chain (their run was late, or ended right before it updated `latest.json`), folder markers and
 //!   files of desktops. Anything else is a problem, because the auditor writes no such thing, and a query may

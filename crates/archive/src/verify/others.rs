@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::keys::{LATEST, SNAPSHOTS, litter, object_key, snapshot_of};
+use super::keys::{LATEST, SNAPSHOTS, litter, object_key, run_of_handover, snapshot_of};
 use super::problem::{Problem, plural};
 use super::survey::Survey;
 
@@ -30,6 +30,13 @@ pub(super) fn check(survey: &Survey, reported: &HashSet<String>) -> Others {
             continue;
         }
         if key == LATEST || key.starts_with(SNAPSHOTS) || named.contains(key.as_str()) {
+            continue;
+        }
+        if let Some((run_id, snapshot)) = run_of_handover(key) {
+            // The documents that the phases of a finished run have handed over stay.
+            if !survey.listing.contains_key(&snapshot) && !reported.contains(&snapshot) {
+                left.entry(run_id.to_string()).or_insert((0, key)).0 += 1;
+            }
             continue;
         }
         match object_key(key).filter(|(layout, _)| layout.prefix().is_empty()) {
