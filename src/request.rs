@@ -1,5 +1,7 @@
 //! What an invocation asks for.
 
+mod phase;
+
 use std::ops::RangeInclusive;
 
 use image_usage_archive::documents::{ReportFilter, Scope};
@@ -7,6 +9,33 @@ use image_usage_archive::domain::target::{AccountId, Region};
 use image_usage_archive::domain::timestamp::{MalformedTimestamp, SECONDS_PER_DAY, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use self::phase::{Failure, PhaseRequest};
+
+/// What an invocation asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Invoked {
+    /// A whole run, or a preflight.
+    Run(Request),
+    /// One phase of a run that goes over several functions.
+    Phase(PhaseRequest),
+}
+
+impl Invoked {
+    /// Reads a payload: one with a field `phase` is a phase, any other an event or a request. `now` is the start
+    /// of the invocation.
+    ///
+    /// # Errors
+    /// Fails on anything else, naming the field.
+    pub fn from_payload(payload: Value, now: Timestamp) -> Result<Self, InvalidRequest> {
+        match &payload {
+            Value::Object(fields) if fields.contains_key("phase") => {
+                PhaseRequest::from_payload(payload, now).map(Self::Phase)
+            }
+            _ => Request::from_payload(payload, now).map(Self::Run),
+        }
+    }
+}
 
 /// The payload of an invocation, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]

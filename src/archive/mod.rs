@@ -1,5 +1,6 @@
 //! What a run writes to the archive, and what it reads of earlier runs.
 
+pub(crate) mod handover;
 pub(crate) mod latest;
 pub(crate) mod lines_writer;
 pub(crate) mod previous;

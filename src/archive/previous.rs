@@ -6,7 +6,9 @@ use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::AtomicU64;
 
 use image_usage_archive::aws::{Bucket, CallFailure, FailureKind};
-use image_usage_archive::documents::{ArchivedObject, Baseline, PreviousSnapshot};
+use image_usage_archive::documents::{
+    ArchivedObject, Baseline, EarlierObjects, PreviousSnapshot, TargetLine,
+};
 use image_usage_archive::domain::digest::{hex, sha256_hex};
 use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::error_code::ErrorCode;
@@ -118,6 +120,40 @@ impl PreviousRun {
             objects,
             images,
         }))
+    }
+
+    /// Makes it of what a plan says: the snapshot, targets that the run has, and those that it does not have.
+    pub(crate) fn planned(
+        previous: PreviousSnapshot,
+        lines: &[TargetLine],
+        removed: &[Target],
+    ) -> Self {
+        let (mut objects, mut images) = (BTreeMap::new(), BTreeMap::new());
+        for line in lines {
+            let Some(earlier) = &line.earlier else {
+                continue;
+            };
+            if let Some(newest) = &earlier.images {
+                images.insert(line.target(), newest.clone());
+            }
+            objects.insert(line.target(), earlier.reports.clone());
+        }
+        Self {
+            baseline: Baseline {
+                previous,
+                targets: objects.keys().chain(removed).cloned().collect(),
+            },
+            objects,
+            images,
+        }
+    }
+
+    /// What a plan says of a target; `None` for a new one.
+    pub(crate) fn earlier(&self, target: &Target) -> Option<EarlierObjects> {
+        Some(EarlierObjects {
+            reports: self.objects.get(target)?.clone(),
+            images: self.images.get(target).cloned(),
+        })
     }
 
     /// The newest object with the AMIs of a target; `None` if no run has written one.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use image_usage_archive::aws::{Bucket, CallFailure, Condition, FailureKind, NewObject};
-use image_usage_archive::documents::{Counts, News, RunStatus, Snapshot};
+use image_usage_archive::documents::{Counts, News, RunStatus, Scope, Snapshot};
 use image_usage_archive::domain::digest::{hex, sha256_hex};
 use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::run_id::RunId;
@@ -32,6 +32,7 @@ pub struct SnapshotObject {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub(crate) struct SnapshotHead {
     pub(crate) run_id: RunId,
+    pub(crate) scope: Scope,
     pub(crate) scheduled_at: Timestamp,
     pub(crate) status: RunStatus,
     pub(crate) counts: Counts,
@@ -41,6 +42,7 @@ impl SnapshotHead {
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
         Self {
             run_id: snapshot.run_id.clone(),
+            scope: snapshot.scope.clone(),
             scheduled_at: snapshot.scheduled_at,
             status: snapshot.status,
             counts: snapshot.counts,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use image_usage_archive::documents::{LedgerLine, TargetError};
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::AccountId;
 
 use crate::archive::lines_writer::ArchiveError;
@@ -25,15 +26,37 @@ pub enum RunError {
         /// The other account.
         account_id: AccountId,
     },
+    /// A phase of a run came before its plan.
+    #[error(
+        "`run_id`: {run_id} has no plan at s3://{bucket}/{key}: invoke the function with the phase `plan` first, and with the same archive"
+    )]
+    NotPlanned {
+        /// The run.
+        run_id: RunId,
+        /// The archive's bucket.
+        bucket: String,
+        /// Where the plan would be.
+        key: String,
+    },
+    /// A phase of a run has other settings than its plan, or is another version.
+    #[error(
+        "the run {run_id} was planned with other settings ({what}): let it end before you change them, or start another run"
+    )]
+    OtherSettings {
+        /// The run.
+        run_id: RunId,
+        /// What differs.
+        what: String,
+    },
     /// No target could be read at all, so there is nothing to archive.
     #[error("no target could be audited: {reasons}")]
     NoTargetAudited {
         /// The first reasons.
         reasons: String,
     },
-    /// The snapshot could not be serialized.
-    #[error("failed to write the snapshot as JSON")]
-    SnapshotNotWritten(#[source] serde_json::Error),
+    /// A snapshot or a plan could not be serialized.
+    #[error("failed to write a document as JSON")]
+    DocumentNotWritten(#[source] serde_json::Error),
     /// What was read could not be archived in time.
     #[error(
         "the archive could not be written before the function's deadline: check whether S3 is slow or refuses writes"
@@ -48,10 +71,10 @@ impl RunError {
     /// The name under which Lambda reports the error.
     pub fn error_type(&self) -> &'static str {
         match self {
-            Self::InvalidRequest(_) => "InvalidRequest",
-            Self::RoleNotSet { .. } => "InvalidSettings",
+            Self::InvalidRequest(_) | Self::NotPlanned { .. } => "InvalidRequest",
+            Self::RoleNotSet { .. } | Self::OtherSettings { .. } => "InvalidSettings",
             Self::NoTargetAudited { .. } => "NoTargetAudited",
-            Self::SnapshotNotWritten(_) | Self::OutOfTime | Self::ArchiveFailed(_) => {
+            Self::DocumentNotWritten(_) | Self::OutOfTime | Self::ArchiveFailed(_) => {
                 "ArchiveFailed"
             }
         }

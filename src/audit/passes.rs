@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::TargetOutcome;
 use image_usage_archive::documents::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
-use image_usage_archive::documents::{Tally, TargetOutcome};
 use image_usage_archive::domain::run_id::Attempt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -71,8 +71,9 @@ impl From<TargetOutcome> for Audited {
 
 /// What the passes over the targets have produced.
 #[derive(Default)]
-pub(super) struct AuditedTargets {
-    pub(super) tally: Tally,
+pub(super) struct AuditedTargets<O> {
+    /// The outcomes: merged, or one by one.
+    pub(super) outcomes: O,
     /// The first error of the archive.
     pub(super) archive_error: Option<ArchiveError>,
     /// The reports to ask for.
@@ -102,7 +103,10 @@ const MAX_PAUSED: usize = 8;
 
 /// Audits every target, and attempts those once more that failed with something transient. In the time that
 /// is left, fetches the entries for which a target's share of the time was not enough.
-pub(super) async fn audit_all(run: &Arc<Run>, planned: Vec<PlannedTarget>) -> AuditedTargets {
+pub(super) async fn audit_all<O: Extend<TargetOutcome> + Default>(
+    run: &Arc<Run>,
+    planned: Vec<PlannedTarget>,
+) -> AuditedTargets<O> {
     let mut outcomes = AuditedTargets::default();
     let mut paused = VecDeque::new();
     let attempts = |pass, planned: Vec<PlannedTarget>| {
@@ -132,12 +136,12 @@ pub(super) async fn audit_all(run: &Arc<Run>, planned: Vec<PlannedTarget>) -> Au
 /// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
 /// Paused targets go on in turns if there are more than `max_paused`. Returns the targets that need a second
 /// attempt.
-async fn run_all(
+async fn run_all<O: Extend<TargetOutcome>>(
     run: &Arc<Run>,
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = Attempted> + Send + 'static>,
     paused: &mut VecDeque<Box<Paused>>,
     max_paused: usize,
-    outcomes: &mut AuditedTargets,
+    outcomes: &mut AuditedTargets<O>,
 ) -> Vec<PlannedTarget> {
     let mut retries = Vec::new();
     // Dropping this future ends the tasks.
@@ -330,10 +334,10 @@ async fn is_disabled(run: &Run, planned: &PlannedTarget, pass: Pass) -> bool {
     regions.is_ok_and(|regions| regions.is_not_enabled(&planned.target.region))
 }
 
-impl AuditedTargets {
+impl<O: Extend<TargetOutcome>> AuditedTargets<O> {
     async fn add(&mut self, run: &Run, audited: Audited) {
         let Audited {
-            mut outcome,
+            outcome,
             archive_error,
             renewal,
         } = audited;
@@ -342,23 +346,28 @@ impl AuditedTargets {
             self.renewals.add(renewal, concurrent);
         }
         run.deadline.close_target();
-        let previous = run.previous().await.filter(|_| run.facts.scope.full);
-        if let Some(previous) = previous {
-            let (target, ledger) = (outcome.ledger.target(), &mut outcome.ledger);
-            if ledger.status != TargetStatus::Complete {
-                ledger.earlier_objects = previous.earlier_objects(&target);
-            }
-            let images = ledger.images.as_ref();
-            if images.is_none_or(|images| images.images_object.is_none()) {
-                ledger
-                    .earlier_objects
-                    .extend(previous.images(&target).cloned());
-            }
-        }
-        log(run, &outcome.ledger);
-        self.tally.add(outcome);
+        self.outcomes.extend([settled(run, outcome).await]);
         self.archive_error = self.archive_error.take().or(archive_error);
     }
+}
+
+/// Names the objects of earlier runs that still tell what is known of a target, and logs its outcome.
+pub(super) async fn settled(run: &Run, mut outcome: TargetOutcome) -> TargetOutcome {
+    let previous = run.previous().await.filter(|_| run.facts.scope.full);
+    if let Some(previous) = previous {
+        let (target, ledger) = (outcome.ledger.target(), &mut outcome.ledger);
+        if ledger.status != TargetStatus::Complete {
+            ledger.earlier_objects = previous.earlier_objects(&target);
+        }
+        let images = ledger.images.as_ref();
+        if images.is_none_or(|images| images.images_object.is_none()) {
+            ledger
+                .earlier_objects
+                .extend(previous.images(&target).cloned());
+        }
+    }
+    log(run, &outcome.ledger);
+    outcome
 }
 
 fn log(run: &Run, line: &LedgerLine) {

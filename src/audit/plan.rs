@@ -1,10 +1,11 @@
 //! Which targets a run has: every account in each of its Regions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::TargetLine;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use tokio::sync::OnceCell;
 
@@ -105,13 +106,7 @@ pub(super) async fn targets(
     accounts: &Accounts,
     function_arn: &str,
 ) -> Result<Vec<PlannedTarget>, RunError> {
-    let caller = match Caller::from_arn(function_arn) {
-        Some(caller) => caller,
-        None => {
-            let asked = run.deadline.limit_read(accounts.caller()).await;
-            asked.map_err(unreachable_accounts)?
-        }
-    };
+    let caller = caller(run, accounts, function_arn).await?;
     let account_ids = account_ids(run, accounts, &caller).await?;
     let own = Account::new(accounts.own_account(caller.account_id.clone()), None);
     let planned_accounts = with_access(run, accounts, &caller, &own, account_ids)?;
@@ -120,6 +115,42 @@ pub(super) async fn targets(
     let mut planned = [asked, asked_again].concat();
     planned.sort_by(|a, b| a.target.cmp(&b.target));
     Ok(planned)
+}
+
+/// Gives access to targets that another phase of the run has planned.
+///
+/// # Errors
+/// Fails as [`targets`] does.
+pub(super) async fn planned_before(
+    run: &Run,
+    accounts: &Accounts,
+    function_arn: &str,
+    lines: &[TargetLine],
+) -> Result<Vec<PlannedTarget>, RunError> {
+    let caller = caller(run, accounts, function_arn).await?;
+    let own = Account::new(accounts.own_account(caller.account_id.clone()), None);
+    let account_ids = lines.iter().map(|line| line.account_id.clone()).collect();
+    let with_access = with_access(run, accounts, &caller, &own, account_ids)?;
+    let by_id: BTreeMap<&AccountId, &Arc<Account>> = with_access
+        .iter()
+        .map(|account| (account.access.account_id(), account))
+        .collect();
+    let planned = lines.iter().map(|line| PlannedTarget {
+        account: Arc::clone(by_id[&line.account_id]),
+        target: line.target(),
+        refused: line.error.clone().map(CallFailure::from),
+    });
+    Ok(planned.collect())
+}
+
+async fn caller(run: &Run, accounts: &Accounts, function_arn: &str) -> Result<Caller, RunError> {
+    match Caller::from_arn(function_arn) {
+        Some(caller) => Ok(caller),
+        None => {
+            let asked = run.deadline.limit_read(accounts.caller()).await;
+            asked.map_err(unreachable_accounts)
+        }
+    }
 }
 
 fn unreachable_accounts(failure: CallFailure) -> RunError {

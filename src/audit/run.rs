@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use image_usage_archive::aws::Bucket;
 use image_usage_archive::documents::{RunFacts, Scope};
-use image_usage_archive::domain::findings::UsagePolicy;
+use image_usage_archive::domain::findings::{Policy, UsagePolicy};
 use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
@@ -37,10 +37,23 @@ pub struct Invocation {
     pub time_left: Option<Duration>,
 }
 
+impl Invocation {
+    /// The same invocation, some time later.
+    pub(crate) fn after(self, elapsed: Duration) -> Self {
+        Self {
+            started_at: self.started_at.plus(elapsed),
+            time_left: self.time_left.map(|left| left.saturating_sub(elapsed)),
+            ..self
+        }
+    }
+}
+
 /// What all targets of a run share.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) facts: RunFacts,
+    /// The wall clock at the start of this invocation: the run's start, or that of a later phase.
+    invoked_at: Timestamp,
     pub(crate) settings: Arc<Settings>,
     pub(crate) bucket: Bucket,
     /// The function's own Region.
@@ -60,31 +73,22 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Names the run and starts its clock.
+    /// Starts the clock of an invocation that does a run, or a phase of it.
     pub(crate) fn start(
-        request: Request,
+        facts: RunFacts,
+        max_results: Option<u32>,
         invocation: &Invocation,
         settings: Arc<Settings>,
         bucket: Bucket,
         home: Region,
         renewal_pace: Duration,
     ) -> Self {
-        let scheduled_at = request.scheduled_at.unwrap_or(invocation.started_at);
-        let run_id = match &request.event_id {
-            Some(event_id) => RunId::of_event(scheduled_at, event_id),
-            None => RunId::of_request(scheduled_at, &invocation.request_id),
-        };
         Self {
-            queries: queries(&request.scope),
-            page_size: PageSize::new(request.max_results.or(settings.page_size)),
+            queries: queries(&facts.scope),
+            page_size: PageSize::new(max_results.or(settings.page_size)),
             images_page_size: PageSize::new(None),
-            facts: RunFacts {
-                run_id,
-                scope: request.scope,
-                scheduled_at,
-                started_at: invocation.started_at,
-                policy: settings.policy.clone(),
-            },
+            facts,
+            invoked_at: invocation.started_at,
             deadline: Deadline::starting_now(invocation.time_left, settings.max_concurrent_targets),
             renewal_pace,
             settings,
@@ -93,6 +97,11 @@ impl Run {
             unreadable_objects: AtomicU64::new(0),
             previous: SetOnce::new(),
         }
+    }
+
+    /// Now, by the wall clock at the start and the time since.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.invoked_at.plus(self.deadline.elapsed())
     }
 
     /// The key of an object that an attempt writes for a target.
@@ -132,6 +141,22 @@ impl Run {
     pub(crate) fn set_previous(&self, previous: Option<PreviousRun>) {
         // Set once, by the one task that reads it.
         let _ = self.previous.set(previous);
+    }
+}
+
+/// Names the run that a request asks for.
+pub(crate) fn facts_of(request: Request, invocation: &Invocation, policy: Policy) -> RunFacts {
+    let scheduled_at = request.scheduled_at.unwrap_or(invocation.started_at);
+    let run_id = match &request.event_id {
+        Some(event_id) => RunId::of_event(scheduled_at, event_id),
+        None => RunId::of_request(scheduled_at, &invocation.request_id),
+    };
+    RunFacts {
+        run_id,
+        scope: request.scope,
+        scheduled_at,
+        started_at: invocation.started_at,
+        policy,
     }
 }
 

@@ -76,7 +76,7 @@ async fn run_within(auditor: &Auditor, time_left: Wait) -> Summary {
     invocation.time_left = Some(time_left);
     match auditor.handle(scheduled_event(), invocation).await.unwrap() {
         Answer::Summary(summary) => *summary,
-        Answer::Preflight(_) => panic!("a run was asked for"),
+        other => panic!("a run was asked for: {other:?}"),
     }
 }
 

@@ -8,7 +8,7 @@ use image_usage_archive::domain::run_id::{Attempt, RunId};
 use image_usage_archive::domain::target::{AccountId, Region, Target};
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::layout::{Layout, ObjectKind};
-use image_usage_auditor::request::Request;
+use image_usage_auditor::request::Invoked;
 use image_usage_auditor::settings::Settings;
 use local_aws::{Report, Tag};
 use proptest::collection::{btree_map, vec};
@@ -158,10 +158,7 @@ proptest! {
     fn any_payload_is_a_request_or_is_refused_with_a_message(
         given in prop_oneof![any_json(), near_payload(), event()],
     ) {
-        match Request::from_payload(given, NOW.parse().unwrap()) {
-            Ok(request) => payload::check_request(&request),
-            Err(refusal) => payload::check_refusal(&refusal),
-        }
+        payload::check_outcome(Invoked::from_payload(given, NOW.parse().unwrap()));
     }
 }
 

@@ -126,7 +126,7 @@ async fn run_at(auditor: &Auditor, world: &World, payload: Value) -> Summary {
     };
     match auditor.handle(payload, invocation).await.unwrap() {
         Answer::Summary(summary) => *summary,
-        Answer::Preflight(_) => panic!("a run was asked for"),
+        other => panic!("a run was asked for: {other:?}"),
     }
 }
 

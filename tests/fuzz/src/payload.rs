@@ -2,7 +2,7 @@
 
 use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::layout::Layout;
-use image_usage_auditor::request::{InvalidRequest, Request};
+use image_usage_auditor::request::{InvalidRequest, Invoked, PhaseRequest, Request};
 use serde_json::Value;
 
 /// Checks that any bytes, as a payload, result in a request that can be carried out or in an error that can be
@@ -12,8 +12,20 @@ pub(crate) fn check(bytes: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<Value>(bytes) else {
         return;
     };
-    match Request::from_payload(payload, "2026-11-22T06:00:05Z".parse().unwrap()) {
-        Ok(request) => check_request(&request),
+    check_outcome(Invoked::from_payload(
+        payload,
+        "2026-11-22T06:00:05Z".parse().unwrap(),
+    ));
+}
+
+/// Checks what was read of a payload, or why it was refused.
+pub(crate) fn check_outcome(read: Result<Invoked, InvalidRequest>) {
+    match read {
+        Ok(Invoked::Run(request)) => check_request(&request),
+        Ok(Invoked::Phase(PhaseRequest::Plan(request))) => check_request(&request),
+        Ok(Invoked::Phase(
+            PhaseRequest::Target { run_id, .. } | PhaseRequest::Publish { run_id, .. },
+        )) => assert!(run_id.scheduled_at().is_some(), "{run_id}"),
         Err(refusal) => check_refusal(&refusal),
     }
 }

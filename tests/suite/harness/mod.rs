@@ -243,7 +243,7 @@ pub(crate) fn invocation_at(time: OffsetDateTime) -> Invocation {
 pub(crate) fn summary_of(answer: Answer) -> Summary {
     match answer {
         Answer::Summary(summary) => *summary,
-        Answer::Preflight(_) => panic!("the request was for a run"),
+        other => panic!("the request was for a run: {other:?}"),
     }
 }
 

@@ -146,7 +146,7 @@ impl Played<'_> {
         let handled = self.auditor.handle(event, invocation);
         let ended = match tokio::time::timeout(limit, handled).await {
             Ok(Ok(Answer::Summary(summary))) => Ended::Snapshot(summary),
-            Ok(Ok(Answer::Preflight(_))) => panic!("the request was for a run"),
+            Ok(Ok(other)) => panic!("the request was for a run: {other:?}"),
             Ok(Err(error)) => Ended::Failed(error),
             Err(_) => {
                 assert!(may_be_killed, "the run took longer than {limit:?}");
