@@ -15,6 +15,7 @@ from pathlib import Path
 
 import botocore.session
 from botocore import xform_name
+from cfnlint import ManualArgs, lint
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
@@ -35,6 +36,7 @@ PERMISSIONS = {
     "get_object": {"s3:GetObject"},
     "get_object_version": {"s3:GetObjectVersion"},
     "head_object": {"s3:GetObject"},
+    "list_objects_v2": {"s3:ListBucket"},
     "put_object": {"s3:PutObject"},
     "put_object_acl": {"s3:PutObjectAcl"},
     "create_multipart_upload": {"s3:PutObject"},
@@ -62,14 +64,21 @@ NEEDED_BY_OTHERS = {
     "kms:GenerateDataKey": "S3, on behalf of the function",
     "logs:CreateLogStream": "Lambda, to write the logs",
     "logs:PutLogEvents": "Lambda, to write the logs",
-    "s3:ListBucket": "S3, to return 404 instead of 403 for a missing object",
     "ssm:DescribeParameters": "EC2, to find the references to an AMI",
     "ssm:GetParameters": "EC2, to find the references to an AMI",
     "sqs:SendMessage": "Lambda, to send failed events to the queue",
 }
 
-# Calls that only `image-usage verify` makes, with the permissions of the user who runs it.
-CALLS_OF_VERIFY = {"list_objects_v2"}
+# What Step Functions does with the role of the state machine, besides the calls of its tasks.
+#
+# Source: <https://docs.aws.amazon.com/step-functions/latest/dg/iam-policies-eg-dist-map.html>
+NEEDED_BY_A_DISTRIBUTED_MAP = {"states:StartExecution", "states:DescribeExecution", "states:StopExecution"}
+
+# The permissions that each resource of a state needs.
+PERMISSIONS_OF_STATES = {
+    "lambda:invoke": {"lambda:InvokeFunction"},
+    "s3:getObject": {"s3:GetObject", "kms:Decrypt"},
+}
 
 SERVICES = ("ec2", "organizations", "s3", "sts")
 
@@ -136,6 +145,11 @@ def granted(resource):
         action = statement["Action"]
         actions |= {action} if isinstance(action, str) else set(action)
     return actions
+
+
+def definition():
+    """Returns the text of the state machine's definition."""
+    return (ROOT / "statemachine" / "audit.asl.json").read_text()
 
 
 NAMESPACE = "ImageUsageAuditor"
@@ -329,12 +343,12 @@ class Templates(unittest.TestCase):
 
     def test_every_call_of_the_code_is_known_to_this_test(self):
         calls = calls_in_the_code()
-        self.assertLessEqual(CALLS_OF_VERIFY, calls, "the calls of the code were not found")
-        self.assertEqual(calls - CALLS_OF_VERIFY - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
+        self.assertIn("put_object", calls, "the calls of the code were not found")
+        self.assertEqual(calls - PERMISSIONS.keys(), set(), "add these to PERMISSIONS")
 
     def test_role_grants_the_calls_of_the_code_and_nothing_else(self):
         actions = granted(template("template.yaml")["Resources"]["AuditorRole"])
-        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_in_the_code() - CALLS_OF_VERIFY))
+        needed = set().union(*(PERMISSIONS.get(call, set()) for call in calls_in_the_code()))
         self.assertEqual(needed - actions, set(), "the code makes these calls, but the role does not allow them")
         self.assertEqual(actions - needed - NEEDED_BY_OTHERS.keys(), set(), "the role allows these, but nothing needs them")
         self.assertEqual(NEEDED_BY_OTHERS.keys() - actions, set(), "the role no longer allows these")
@@ -402,6 +416,57 @@ class Templates(unittest.TestCase):
             self.assertEqual(given["Parameters"]["ReadImageReferences"]["Default"], "false", name)
             granted_without = [s for s in statements(given["Resources"][role]) if looks & set(s["Action"])]
             self.assertEqual(len(granted_without), 1, f"{name} grants them in one place only")
+
+    def test_the_state_machine_may_do_what_its_states_do_and_nothing_else(self):
+        given = template("template.yaml")["Resources"]
+        used = set(re.findall(r'"Resource": "arn:\$\{Partition\}:states:::([\w:]+)"', definition()))
+        needed = set().union(*(PERMISSIONS_OF_STATES[resource] for resource in used))
+        self.assertEqual(granted(given["AuditStateMachineRole"]), needed)
+        policy = given["AuditStateMachineMapPolicy"]
+        self.assertEqual(granted(policy), NEEDED_BY_A_DISTRIBUTED_MAP)
+        self.assertEqual(policy["Properties"]["Roles"], [{"Ref": "AuditStateMachineRole"}])
+        for statement in statements([given["AuditStateMachineRole"], policy]):
+            self.assertNotEqual(statement["Resource"], "*", statement["Sid"])
+        [started] = [s["Resource"] for s in statements(policy) if s["Action"] == "states:StartExecution"]
+        self.assertEqual(started, {"Ref": "AuditStateMachine"})
+
+    def test_the_state_machine_has_exactly_the_substitutions_of_its_definition(self):
+        given = template("template.yaml")["Resources"]["AuditStateMachine"]["Properties"]
+        used = set(re.findall(r"\$\{(\w+)\}", definition()))
+        self.assertEqual(given["DefinitionSubstitutions"].keys(), used)
+        self.assertEqual(given["DefinitionUri"], "statemachine/audit.asl.json")
+
+    def test_the_definition_of_the_state_machine_is_valid(self):
+        text = definition()
+        for name, value in (("Partition", "aws"), ("FunctionArn", "arn:aws:lambda:us-east-1:111122223333:function:auditor")):
+            text = text.replace("${%s}" % name, value)
+        text = text.replace("${MaxConcurrency}", "10")
+        properties = {"RoleArn": "arn:aws:iam::111122223333:role/role", "Definition": json.loads(text)}
+        resource = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+        document = {"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"StateMachine": resource}}
+        found = [str(match) for match in lint(json.dumps(document), config=ManualArgs(regions=["us-east-1"]))]
+        self.assertEqual(found, [])
+
+    def test_a_batch_has_no_more_targets_than_the_function_accepts(self):
+        [most] = re.findall(r"const MAX_BATCH_TARGETS: usize = (\d+);", source("src/request/phase.rs"))
+        batcher = json.loads(definition())["States"]["AuditTargets"]["ItemBatcher"]
+        self.assertLessEqual(batcher["MaxItemsPerBatch"], int(most))
+        # What else is in the payload of a task that failed: the cause of an error has up to 32,768 characters.
+        self.assertLessEqual(batcher["MaxInputBytesPerBatch"] + 40_000, 256 * 1024)
+        described = template("template.yaml")["Parameters"]["FanOutConcurrency"]["Description"]
+        self.assertIn(f"the {batcher['MaxItemsPerBatch']} targets", described)
+
+    def test_one_schedule_is_enabled_with_and_without_the_state_machine(self):
+        given = template("template.yaml")["Resources"]
+        own, other = (given[name]["Properties"]["Events"]["Schedule"]["Properties"] for name in ("Auditor", "AuditStateMachine"))
+        for fan_out, expected in (("false", "ENABLED"), ("true", "DISABLED")):
+            self.assertEqual(resolved(own["State"], {"FanOut": fan_out}), expected)
+        self.assertEqual(resolved(other["State"], {}), "ENABLED")
+        for name in ("AuditStateMachine", "AuditStateMachineRole", "AuditStateMachineMapPolicy", "ExecutionsFailedAlarm"):
+            self.assertEqual(given[name]["Condition"], "FansOut", name)
+        self.assertEqual(template("template.yaml")["Parameters"]["FanOut"]["Default"], "false")
+        same = ("ScheduleExpression", "ScheduleExpressionTimezone", "RetryPolicy", "DeadLetterConfig", "PermissionsBoundary")
+        self.assertEqual({key: own[key] for key in same}, {key: other[key] for key in same})
 
     def test_function_has_exactly_the_variables_that_the_settings_read(self):
         given = template("template.yaml")["Resources"]["Auditor"]["Properties"]["Environment"]["Variables"]
@@ -573,13 +638,16 @@ class Templates(unittest.TestCase):
         os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
         document = deepcopy(template("template.yaml"))
         document["Resources"]["Auditor"]["Properties"]["CodeUri"] = "s3://bucket/key"
+        document["Resources"]["AuditStateMachine"]["Properties"]["DefinitionUri"] = "s3://bucket/key"
         resources = transform(document, {}, NoManagedPolicies())["Resources"]
         kinds = {resource["Type"] for resource in resources.values()}
         self.assertLessEqual({"AWS::Lambda::Function", "AWS::Scheduler::Schedule"}, kinds)
         schedules = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::Scheduler::Schedule"]
-        self.assertNotIn("Input", schedules[0]["Target"], "the function would not receive the scheduled event")
+        self.assertEqual(len(schedules), 2)
+        for schedule in schedules:
+            self.assertNotIn("Input", schedule["Target"], "the run would not receive the scheduled event")
         roles = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::IAM::Role"}
-        self.assertEqual(len(roles), 2)
+        self.assertEqual(len(roles), 4)
         for name, role in roles.items():
             boundary = resolved(role["PermissionsBoundary"], {"PermissionsBoundaryArn": "arn:boundary"})
             self.assertEqual(boundary, "arn:boundary", name)
