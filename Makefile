@@ -7,7 +7,7 @@ SHELL := bash
 # The cheapest checks come first. The last one may have to leave something unchecked; there, its message
 # is seen.
 CHECKS := check-format check-workflow check-cli clippy check-rust check-doc check-boto3 check-versions \
-          check-message check-queries check-invoke check-template check-release check-supply
+          check-message check-queries check-invoke check-fan-out check-template check-release check-supply
 .PHONY: help demo picture test faults fuzz bench bench-memory release build fmt doc tools clean-tools $(CHECKS)
 
 # Every build selects the same packages and targets. Another selection would resolve other features
@@ -111,6 +111,9 @@ check-queries: .tools/python/.complete build
 
 check-invoke: .tools/cargo-lambda/.complete build
 	tests/invoke_check.py --binaries "$(BINARIES)"
+
+check-fan-out: .tools/moto/.complete build
+	.tools/moto/bin/python tests/fan_out_check.py "$(BINARIES)"
 
 check-template: .tools/sam/.complete .tools/checkov/.complete
 	.ci/check-template.sh

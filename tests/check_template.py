@@ -447,6 +447,19 @@ class Templates(unittest.TestCase):
         found = [str(match) for match in lint(json.dumps(document), config=ManualArgs(regions=["us-east-1"]))]
         self.assertEqual(found, [])
 
+    def test_every_state_that_another_one_names_exists(self):
+        def walk(machine):
+            states = machine["States"]
+            named = {machine["StartAt"]}
+            for state in states.values():
+                for followed in (state, *state.get("Catch", []), *state.get("Choices", [])):
+                    named |= {followed[key] for key in ("Next", "Default") if key in followed}
+                if "ItemProcessor" in state:
+                    walk(state["ItemProcessor"])
+            self.assertEqual(named, states.keys())
+
+        walk(json.loads(definition()))
+
     def test_a_batch_has_no_more_targets_than_the_function_accepts(self):
         [most] = re.findall(r"const MAX_BATCH_TARGETS: usize = (\d+);", source("src/request/phase.rs"))
         batcher = json.loads(definition())["States"]["AuditTargets"]["ItemBatcher"]
