@@ -76,6 +76,7 @@ NEEDED_BY_A_DISTRIBUTED_MAP = {"states:StartExecution", "states:DescribeExecutio
 
 # The permissions that each resource of a state needs.
 PERMISSIONS_OF_STATES = {
+    "events:putEvents": {"events:PutEvents"},
     "lambda:invoke": {"lambda:InvokeFunction"},
     "s3:getObject": {"s3:GetObject", "kms:Decrypt"},
 }
@@ -537,9 +538,14 @@ class Templates(unittest.TestCase):
         self.assertFalse(resolved({"Condition": "ShowsDashboard"}, {}), "it is off by default")
         self.assertTrue(resolved({"Condition": "ShowsDashboard"}, {"Dashboard": "true"}))
         # `name.Arn` becomes "name.Arn", which JSON needs no escape for, as with names and ARNs.
-        body = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", dashboard["Properties"]["DashboardBody"]["Fn::Sub"]))
-        shown = [widget["properties"] for widget in body["widgets"]]
-        self.assertEqual({arn for widget in shown for arn in widget.get("alarms", [])}, {f"{name}.Arn" for name in alarms()})
+        text, values = dashboard["Properties"]["DashboardBody"]["Fn::Sub"]
+        for fan_out in ("true", "false"):
+            more = resolved(values["AlarmOfFanOut"], {"FanOut": fan_out})
+            more = more["Fn::Sub"] if isinstance(more, dict) else more
+            body = json.loads(re.sub(r"\$\{([^}]+)\}", r"\1", text.replace("${AlarmOfFanOut}", more)))
+            shown = [widget["properties"] for widget in body["widgets"]]
+            given = {f"{name}.Arn" for name in alarms()} - ({"ExecutionsFailedAlarm.Arn"} if fan_out == "false" else set())
+            self.assertEqual({arn for widget in shown for arn in widget.get("alarms", [])}, given)
         metrics = [metric for widget in shown for metric in widget.get("metrics", [])]
         published = set(re.findall(r'^ +\("([A-Za-z]+)", ', source("src/audit/metrics.rs"), re.MULTILINE))
         for namespace, name, *dimensions, options in metrics:

@@ -12,6 +12,7 @@ What the interpreter lacks, and what this test does instead:
 - `ItemBatcher`: it is left out of the definition, and the items are batched here, by its own fields.
 - `InputType` `JSONL`: it reads `JSON`, so the lines are handed to it as a list.
 - Lambda: moto would start containers. Its client is replaced by one that invokes the processes.
+- EventBridge: its client is replaced by one that keeps the events, which the rule of the template then selects from.
 - `ToleratedFailurePercentage` must have a decimal point, and is ignored. No limit of 256 KB is enforced; the payloads
   of the function are checked here.
 - Retries do not wait.
@@ -35,11 +36,13 @@ from pathlib import Path
 
 import boto3
 from botocore.exceptions import ClientError
+import message_check
 from function import ACCOUNT, Function, LocalAws, scheduled_event
 from moto import mock_aws
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_map.item_reader.eval import resource_eval_s3
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_events
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "archive"
@@ -155,6 +158,21 @@ class Process(Function):
         return len(self.aws.ask("GET", "calls"))
 
 
+class Events:
+    """EventBridge for the interpreter: keeps what it is sent, as a rule sees it."""
+
+    def __init__(self):
+        self.sent = []
+
+    def put_events(self, Entries):
+        for entry in Entries:
+            names = {"Source": "source", "DetailType": "detail-type", "Resources": "resources"}
+            event = {name: entry[given] for given, name in names.items()}
+            place = {"account": ACCOUNT, "region": "us-east-1", "ingestion-time": 1}
+            self.sent.append({**event, **place, "detail": json.loads(entry["Detail"])})
+        return {"FailedEntryCount": 0, "Entries": [{"EventId": "event"}] * len(Entries)}
+
+
 class Archive:
     """S3 for the interpreter, and for the checks."""
 
@@ -189,7 +207,7 @@ class Archive:
 
 def adapted(definition):
     """Returns the definition without what the interpreter lacks, and its batcher."""
-    substitutions = {"Partition": "aws", "FunctionArn": f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:auditor"}
+    substitutions = {"Partition": "aws", "FunctionArn": message_check.ARN}
     for name, value in {**substitutions, "MaxConcurrency": str(PROCESSES)}.items():
         definition = definition.replace("${%s}" % name, value)
     document = json.loads(definition)
@@ -203,7 +221,7 @@ def adapted(definition):
 
 def execute(definition, event, clients):
     """Runs an execution in the interpreter. Returns its output."""
-    for module in (lambda_eval_utils, resource_eval_s3):
+    for module in (lambda_eval_utils, resource_eval_s3, state_task_service_events):
         module.boto_client_for = lambda service, **_: clients[service]
     # It warns about what is said above.
     logging.getLogger("moto.stepfunctions").setLevel(logging.ERROR)
@@ -257,6 +275,17 @@ def enumerate_batches(archive, function):
     return ((numbers[json.dumps(batch[0])], batch) for batch in archive.batches)
 
 
+def check_announced(events, answer):
+    """Checks that the summary is on the event bus, where the rule of the template makes a message of it."""
+    [event] = events.sent
+    check("the event", event["detail"]["responsePayload"], answer)
+    check("a run with failed targets becomes a message", message_check.is_sent(event), True)
+    check("its first line", message_check.message(event, chat=False).splitlines()[0], f'"{answer["headline"]}"')
+    quiet = {**answer, "needs_attention": False}
+    detail = {**event["detail"], "responsePayload": quiet}
+    check("a run without news", message_check.is_sent({**event, "detail": detail}), False)
+
+
 def check_again(archive, function, answer, event, definition, clients):
     """Checks that an execution with the same event finds the run done."""
     before = archive.keys("")
@@ -264,6 +293,7 @@ def check_again(archive, function, answer, event, definition, clients):
     check("again", output["plan"], {"run_id": answer["run_id"], "already_archived": True, "targets": None})
     check("again: the objects", archive.keys(""), before)
     check("again: the last invocation", function.invocations[-1], "plan")
+    check("again: no message", len(clients["events"].sent), 1)
 
 
 def check_next_day(archive, function, event, definition, clients, targets):
@@ -295,11 +325,12 @@ def run(binaries, folder, accounts):
     with (folder / "log").open("w") as log:
         function = Lambda(lambda: Process(aws, binaries / "image-usage-auditor", log, **settings))
         archive = Archive(aws.endpoint, folder / "s3" / BUCKET, batcher)
-        clients = {"lambda": function, "s3": archive}
+        clients = {"lambda": function, "s3": archive, "events": Events()}
         try:
             event = scheduled_event(1, f"{now:%Y-%m-%dT%H:%M:%SZ}")
             answer = execute(definition, event, clients)
             check_first(archive, function, answer, accounts)
+            check_announced(clients["events"], answer)
             check_again(archive, function, answer, event, definition, clients)
             later = scheduled_event(2, f"{now + datetime.timedelta(minutes=30):%Y-%m-%dT%H:%M:%SZ}")
             check_next_day(archive, function, later, definition, clients, len(accounts) * len(REGIONS))
