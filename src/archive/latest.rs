@@ -73,7 +73,8 @@ impl FoundSnapshot {
     }
 }
 
-/// Makes a snapshot the latest one, unless a newer one is; `latest` is what the run has found.
+/// Makes a snapshot the latest one, unless a newer one is; `latest` is what the run has found. Returns whether it is
+/// the latest one now.
 ///
 /// # Errors
 /// Fails as S3 does.
@@ -83,7 +84,7 @@ pub(crate) async fn advance(
     mut latest: FoundSnapshot,
     snapshot: &PublishedSnapshot,
     unreadable_objects: &AtomicU64,
-) -> Result<(), ArchiveError> {
+) -> Result<bool, ArchiveError> {
     let sha256 = Sha256::digest(&snapshot.bytes).into();
     let new = NewObject {
         key,
@@ -94,7 +95,7 @@ pub(crate) async fn advance(
     let mut retries = ConflictRetries::default();
     while let Some(condition) = latest.can_replace(&snapshot.head) {
         match bucket.put(new.clone(), &condition).await {
-            Ok(_) => break,
+            Ok(_) => return Ok(true),
             Err(failure) => retries
                 .wait_after(failure)
                 .await
@@ -102,5 +103,6 @@ pub(crate) async fn advance(
         }
         latest = FoundSnapshot::read(bucket, key, unreadable_objects).await?;
     }
-    Ok(())
+    // A write whose response was lost is found when it is repeated.
+    Ok(latest.bytes().is_some_and(|bytes| bytes == snapshot.bytes))
 }

@@ -3,6 +3,7 @@
 pub(crate) mod handover;
 pub(crate) mod latest;
 pub(crate) mod lines_writer;
+pub(crate) mod pages;
 pub(crate) mod previous;
 pub(crate) mod snapshots;
 

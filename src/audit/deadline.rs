@@ -238,6 +238,20 @@ impl Deadline {
         written.map_err(|_| deadline_exceeded())
     }
 
+    /// Waits for a write that a run can do without, if there is time left for its calls.
+    pub(crate) async fn limit_optional<T>(
+        &self,
+        calls: u32,
+        write: impl Future<Output = T>,
+    ) -> Result<T, CallFailure> {
+        let ends_at = self.ends_at();
+        if Instant::now() + ARCHIVE_CALL * calls > ends_at {
+            return Err(deadline_exceeded());
+        }
+        let written = tokio::time::timeout_at(ends_at, write).await;
+        written.map_err(|_| deadline_exceeded())
+    }
+
     /// Uploads what a writer holds if that is a full part. Called for each line; reads the clock only for a
     /// full part.
     ///
@@ -364,6 +378,20 @@ mod tests {
         }
         assert_eq!(share.time().as_secs(), 7);
         assert!(deadline.has_time_for_another_share());
+    }
+
+    #[tokio::test]
+    async fn a_write_that_a_run_can_do_without_does_not_begin_without_time() {
+        let deadline = Deadline::starting_now(Some(Duration::from_millis(1_500)), 8);
+        let mut has_begun = false;
+        let write = async { has_begun = true };
+        let failure = deadline.limit_optional(2, write).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::DeadlineExceeded.as_str());
+        assert!(!has_begun);
+        let deadline = Deadline::starting_now(Some(Duration::from_secs(900)), 8);
+        let write = async { has_begun = true };
+        deadline.limit_optional(2, write).await.unwrap();
+        assert!(has_begun);
     }
 
     #[test]

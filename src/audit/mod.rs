@@ -13,13 +13,14 @@ mod preflight;
 mod publish;
 mod renewal;
 pub(crate) mod run;
+mod run_page;
 mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use image_usage_archive::aws::{Aws, Bucket};
-use image_usage_archive::documents::{RunFacts, Tally};
+use image_usage_archive::documents::RunFacts;
 use image_usage_archive::domain::target::Region;
 use serde_json::Value;
 
@@ -28,8 +29,10 @@ pub use self::error::RunError;
 use self::passes::AuditedTargets;
 use self::plan::PlannedTarget;
 pub use self::preflight::{Permission, PermissionCounts, Preflight, PreflightError, PreflightLine};
+use self::publish::{Archived, Outcomes};
 pub use self::run::Invocation;
 use self::run::Run;
+use self::run_page::RunPage;
 use crate::archive::latest::FoundSnapshot;
 use crate::archive::previous::PreviousRun;
 use crate::archive::snapshots::{self, PublishedSnapshot};
@@ -89,8 +92,8 @@ impl Auditor {
             return Ok(Answer::Preflight(Preflight::of(&run, planned).await));
         }
         let archived = self.archive(&run, &invocation.function_arn);
-        let published = in_time(&run, archived).await?;
-        Ok(Answer::archived(&run, published))
+        let archived = in_time(&run, archived).await?;
+        Ok(publish::answer(&run, archived).await)
     }
 
     /// Names the run that a request asks for.
@@ -123,11 +126,7 @@ impl Auditor {
     }
 
     /// Ensures that the run is archived and, if it is the newest full run, that `latest.json` is its copy.
-    async fn archive(
-        &self,
-        run: &Arc<Run>,
-        function_arn: &str,
-    ) -> Result<PublishedSnapshot, RunError> {
+    async fn archive(&self, run: &Arc<Run>, function_arn: &str) -> Result<Archived, RunError> {
         let found = self.find_snapshot(run).await?;
         let is_new = found.is_none();
         // The previous snapshot is read while EC2 lists the reports.
@@ -140,13 +139,12 @@ impl Auditor {
         };
         let published = async {
             match found {
-                Some(published) => Ok(published),
+                Some(published) => Ok((published, None)),
                 None => self.audit(run, function_arn).await,
             }
         };
-        let (latest, published) = tokio::try_join!(previous, published)?;
-        publish::advance_latest(self, run, latest, &published).await?;
-        Ok(published)
+        let (latest, (published, page)) = tokio::try_join!(previous, published)?;
+        publish::advance_latest(self, run, latest, published, page).await
     }
 
     /// Finds the snapshot of a run that is archived already.
@@ -192,15 +190,17 @@ impl Auditor {
         &self,
         run: &Arc<Run>,
         function_arn: &str,
-    ) -> Result<PublishedSnapshot, RunError> {
+    ) -> Result<(PublishedSnapshot, Option<RunPage>), RunError> {
         let planned = self.plan(run, function_arn).await?;
-        let AuditedTargets::<Tally> {
-            outcomes: mut tally,
+        let AuditedTargets {
+            mut outcomes,
             archive_error,
             renewals,
-        } = passes::audit_all(run, planned).await;
-        tally.set_renewals(renewal::renew_all(run, renewals).await);
-        publish::snapshot(self, run, tally, archive_error).await
+        } = passes::audit_all(run, planned, Outcomes::new(run)).await;
+        outcomes
+            .tally
+            .set_renewals(renewal::renew_all(run, renewals).await);
+        publish::snapshot(self, run, outcomes, archive_error).await
     }
 }
 

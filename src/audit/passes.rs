@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::TargetOutcome;
 use image_usage_archive::documents::{ArchivedObject, LedgerLine, TargetError, TargetStatus};
 use image_usage_archive::domain::run_id::Attempt;
@@ -52,11 +53,12 @@ fn next_step(kind: FailureKind, pass: Pass, pages: u64, has_time: bool) -> NextS
     }
 }
 
-/// A target's outcome, the archive error if archiving it failed, and the reports to ask for.
+/// A target's outcome, the archive error if archiving it failed, the reports to ask for, and what a page shows of it.
 struct Audited {
     outcome: TargetOutcome,
     archive_error: Option<ArchiveError>,
     renewal: Option<TargetRenewal>,
+    page: Option<PageContents>,
 }
 
 impl From<TargetOutcome> for Audited {
@@ -65,14 +67,14 @@ impl From<TargetOutcome> for Audited {
             outcome,
             archive_error: None,
             renewal: None,
+            page: None,
         }
     }
 }
 
 /// What the passes over the targets have produced.
-#[derive(Default)]
 pub(super) struct AuditedTargets<O> {
-    /// The outcomes: merged, or one by one.
+    /// The outcomes, and what a page shows of each target that was read: merged, or one by one.
     pub(super) outcomes: O,
     /// The first error of the archive.
     pub(super) archive_error: Option<ArchiveError>,
@@ -103,11 +105,18 @@ const MAX_PAUSED: usize = 8;
 
 /// Audits every target, and attempts those once more that failed with something transient. In the time that
 /// is left, fetches the entries for which a target's share of the time was not enough.
-pub(super) async fn audit_all<O: Extend<TargetOutcome> + Default>(
+///
+/// `outcomes` receives each outcome, and what a page shows of the target if it was read.
+pub(super) async fn audit_all<O: Extend<(TargetOutcome, Option<PageContents>)>>(
     run: &Arc<Run>,
     planned: Vec<PlannedTarget>,
+    outcomes: O,
 ) -> AuditedTargets<O> {
-    let mut outcomes = AuditedTargets::default();
+    let mut outcomes = AuditedTargets {
+        outcomes,
+        archive_error: None,
+        renewals: TargetRenewals::default(),
+    };
     let mut paused = VecDeque::new();
     let attempts = |pass, planned: Vec<PlannedTarget>| {
         // One for all targets of a pass, whose keys differ. The second pass has its own, because a write of
@@ -136,7 +145,7 @@ pub(super) async fn audit_all<O: Extend<TargetOutcome> + Default>(
 /// Runs up to `max_concurrent_targets` attempts at a time, each in its own task, so that they use every core.
 /// Paused targets go on in turns if there are more than `max_paused`. Returns the targets that need a second
 /// attempt.
-async fn run_all<O: Extend<TargetOutcome>>(
+async fn run_all<O: Extend<(TargetOutcome, Option<PageContents>)>>(
     run: &Arc<Run>,
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = Attempted> + Send + 'static>,
     paused: &mut VecDeque<Box<Paused>>,
@@ -245,7 +254,12 @@ async fn resume(run: Arc<Run>, paused: Box<Paused>) -> Attempted {
 async fn archive(run: &Run, pass: Pass, audit: Audit, planned: PlannedTarget) -> Attempted {
     let attempt = audit.attempt();
     match audit.archive().await {
-        Ok(ArchivedTarget { outcome, plan }) => Attempted::Done(Box::new(Audited {
+        Ok(ArchivedTarget {
+            outcome,
+            plan,
+            page,
+        }) => Attempted::Done(Box::new(Audited {
+            page: Some(page),
             renewal: plan.map(|plan| TargetRenewal {
                 account: planned.account,
                 target: planned.target,
@@ -288,8 +302,8 @@ impl Pass {
     }
 }
 
-fn done(outcome: TargetOutcome) -> Attempted {
-    Attempted::Done(Box::new(outcome.into()))
+fn done(audited: impl Into<Audited>) -> Attempted {
+    Attempted::Done(Box::new(audited.into()))
 }
 
 /// Records a target that was not read; its known reports count as unseen.
@@ -299,14 +313,18 @@ async fn not_audited(
     planned: &PlannedTarget,
     status: TargetStatus,
     error: TargetError,
-) -> TargetOutcome {
+) -> Audited {
     let target = &planned.target;
     let mut changes = history::of_unread(run, target).await;
     let images = images::carry_unread(run, attempt, target, changes.as_mut()).await;
     let mut outcome = TargetOutcome::unread(target.clone(), status, error);
     outcome.ledger.images = Some(images.ledger);
     outcome.counts.images = Some(images.counts);
-    TargetOutcome { changes, ..outcome }
+    let outcome = TargetOutcome { changes, ..outcome };
+    Audited {
+        page: images.page,
+        ..outcome.into()
+    }
 }
 
 /// Records a target whose object could not be written. To a reader of the archive that is the same as a
@@ -319,11 +337,11 @@ async fn not_archived(
 ) -> Attempted {
     let mut reason = TargetError::from(CallFailure::clone(&error.failure));
     reason.message = format!("{error}: {}", reason.message);
-    let outcome = not_audited(run, attempt, planned, TargetStatus::Failed, reason).await;
-    Attempted::Done(Box::new(Audited {
+    let audited = not_audited(run, attempt, planned, TargetStatus::Failed, reason).await;
+    done(Audited {
         archive_error: Some(error),
-        ..outcome.into()
-    }))
+        ..audited
+    })
 }
 
 /// Distinguishes a Region that the account has not enabled from one where access is denied: EC2 returns
@@ -334,19 +352,20 @@ async fn is_disabled(run: &Run, planned: &PlannedTarget, pass: Pass) -> bool {
     regions.is_ok_and(|regions| regions.is_not_enabled(&planned.target.region))
 }
 
-impl<O: Extend<TargetOutcome>> AuditedTargets<O> {
+impl<O: Extend<(TargetOutcome, Option<PageContents>)>> AuditedTargets<O> {
     async fn add(&mut self, run: &Run, audited: Audited) {
         let Audited {
             outcome,
             archive_error,
             renewal,
+            page,
         } = audited;
         if let Some(renewal) = renewal {
             let concurrent = run.settings.max_concurrent_targets;
             self.renewals.add(renewal, concurrent);
         }
         run.deadline.close_target();
-        self.outcomes.extend([settled(run, outcome).await]);
+        self.outcomes.extend([(settled(run, outcome).await, page)]);
         self.archive_error = self.archive_error.take().or(archive_error);
     }
 }

@@ -2,24 +2,71 @@
 
 use std::sync::atomic::Ordering;
 
-use image_usage_archive::documents::{Snapshot, Tally};
+use image_usage_archive::documents::PageContents;
+use image_usage_archive::documents::{Snapshot, Tally, TargetOutcome};
 
 use super::run::Run;
-use super::{Auditor, RunError, metrics};
+use super::run_page::RunPage;
+use super::{Answer, Auditor, RunError, metrics};
 use crate::archive::latest::{self, FoundSnapshot};
 use crate::archive::lines_writer::ArchiveError;
 use crate::archive::snapshots::{self, PublishedSnapshot};
 
-/// Writes the snapshot of a run, unless another attempt at it has, and prints the run's metrics.
+/// The outcomes of the targets of a run, merged.
+pub(super) struct Outcomes {
+    pub(super) tally: Tally,
+    /// What the page shows of them.
+    page: PageContents,
+}
+
+impl Outcomes {
+    /// Those of no target yet.
+    pub(super) fn new(run: &Run) -> Self {
+        Self {
+            tally: Tally::default(),
+            page: run.page_contents(),
+        }
+    }
+}
+
+impl Extend<(TargetOutcome, Option<PageContents>)> for Outcomes {
+    fn extend<I: IntoIterator<Item = (TargetOutcome, Option<PageContents>)>>(
+        &mut self,
+        outcomes: I,
+    ) {
+        for (outcome, page) in outcomes {
+            self.tally.add(outcome);
+            if let Some(page) = page {
+                self.page += page;
+            }
+        }
+    }
+}
+
+/// A run that is archived.
+pub(super) struct Archived {
+    published: PublishedSnapshot,
+    /// What its page is made of; `None` if another attempt has archived the run.
+    page: Option<RunPage>,
+    /// Whether `latest.json` is its copy.
+    is_latest: bool,
+}
+
+/// Writes the snapshot of a run, unless another attempt at it has, and prints the run's metrics. Returns also what the
+/// page is made of, unless another attempt has archived the run.
 ///
 /// # Errors
 /// Fails if nothing was read and archived, with `archive_error` if that is the reason, and as S3 does.
 pub(super) async fn snapshot(
     auditor: &Auditor,
     run: &Run,
-    tally: Tally,
+    outcomes: Outcomes,
     archive_error: Option<ArchiveError>,
-) -> Result<PublishedSnapshot, RunError> {
+) -> Result<(PublishedSnapshot, Option<RunPage>), RunError> {
+    let Outcomes {
+        tally,
+        page: contents,
+    } = outcomes;
     let has_archived = tally.has_archived();
     let baseline = run.previous().await.filter(|_| run.facts.scope.full);
     let baseline = baseline.map(|previous| previous.baseline.clone());
@@ -30,7 +77,11 @@ pub(super) async fn snapshot(
         None => Err(RunError::no_target_audited(&snapshot.targets)),
     };
     print_metrics(auditor, run, &snapshot, &published);
-    published
+    let published = published?;
+    // The page of a run that another attempt has archived would show other lines.
+    let is_own = !published.already_archived;
+    let page = is_own.then_some(RunPage { snapshot, contents });
+    Ok((published, page))
 }
 
 /// Makes a snapshot the latest one, if it is of a full run and the newest one; `found` is what the run has found.
@@ -41,17 +92,36 @@ pub(super) async fn advance_latest(
     auditor: &Auditor,
     run: &Run,
     found: FoundSnapshot,
-    published: &PublishedSnapshot,
-) -> Result<(), RunError> {
-    if !published.head.scope.full {
-        return Ok(());
+    published: PublishedSnapshot,
+    page: Option<RunPage>,
+) -> Result<Archived, RunError> {
+    let mut is_latest = false;
+    if published.head.scope.full {
+        let (key, unreadable) = (
+            auditor.settings.archive_prefix.latest(),
+            &run.unreadable_objects,
+        );
+        let advanced = latest::advance(&auditor.bucket, &key, found, &published, unreadable).await;
+        is_latest = advanced.map_err(RunError::ArchiveFailed)?;
     }
-    let (key, unreadable) = (
-        auditor.settings.archive_prefix.latest(),
-        &run.unreadable_objects,
-    );
-    let advanced = latest::advance(&auditor.bucket, &key, found, published, unreadable).await;
-    advanced.map_err(RunError::ArchiveFailed)
+    Ok(Archived {
+        published,
+        page,
+        is_latest,
+    })
+}
+
+/// Writes the page of a run that is archived, if there is time, and answers.
+pub(super) async fn answer(run: &Run, archived: Archived) -> Answer {
+    let Archived {
+        published,
+        page,
+        is_latest,
+    } = archived;
+    if let Some(page) = page {
+        page.write(run, &published.object, is_latest).await;
+    }
+    Answer::archived(run, published)
 }
 
 async fn commit(

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use image_usage_archive::aws::Bucket;
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{RunFacts, Scope};
 use image_usage_archive::domain::findings::{Policy, UsagePolicy};
 use image_usage_archive::domain::run_id::{Attempt, RunId};
@@ -130,6 +131,11 @@ impl Run {
     pub(crate) fn renewal_plan(&self) -> Option<RenewalPlan> {
         let rules = self.coverage_rules().filter(|rules| rules.renews)?;
         Some(RenewalPlan::new(rules, self.facts.started_at))
+    }
+
+    /// What a page shows of a target, before any line is added.
+    pub(crate) fn page_contents(&self) -> PageContents {
+        PageContents::new(self.facts.started_at, self.facts.policy.clone())
     }
 
     /// The last full snapshot; waits until it is read. `None` if there is none that can be read.

@@ -22,6 +22,7 @@ mod invalid_input;
 mod lambda;
 mod matrix;
 mod organization_days;
+mod pages;
 mod phases;
 mod properties;
 mod real_accounts;

@@ -71,8 +71,8 @@ async fn the_sdk_sends_a_call_again_and_the_page_is_read_once() {
     }
     assert_eq!(listings_in(&aws, OTHER_REGION), 3);
     assert_eq!(listings_in(&aws, REGION), 5);
-    // Four objects, the snapshot and `latest.json`; three of them were sent three times.
-    assert_eq!(count_calls(&aws, "PutObject"), 6 + 3 * 2);
+    // Four objects, the snapshot, `latest.json` and two pages; three of them were sent three times.
+    assert_eq!(count_calls(&aws, "PutObject"), 8 + 3 * 2);
 }
 
 #[tokio::test]

@@ -158,6 +158,10 @@ pub(crate) fn check_folder(root: &Path) {
                 folders.push(path);
                 continue;
             }
+            // A page is for people.
+            if path.extension().is_some_and(|ending| ending == "html") {
+                continue;
+            }
             let bytes = fs::read(&path).unwrap();
             // `latest.json` is a copy of a snapshot.
             if seen.insert(Sha256::digest(&bytes)) {

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use time::Duration;
 
 use crate::harness::{
-    ACCOUNT, BUCKET, LISTING, auditor, binary, count_calls, invocation, local_aws, now,
+    ACCOUNT, Archive, BUCKET, LISTING, auditor, binary, count_calls, invocation, local_aws, now,
     objects_below, report, scheduled_event, will_be_harmed, world,
 };
 
@@ -199,8 +199,9 @@ impl Copy {
         Source::Folder(self.folder.path().to_owned())
     }
 
+    /// Every object but the pages, on which nothing rests.
     fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        objects_below(self.folder.path())
+        Archive::in_folder(self.folder.path()).objects()
     }
 
     fn write(&self, key: &str, bytes: &[u8]) {
@@ -321,7 +322,7 @@ async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
     assert_eq!(in_folder.objects, objects);
     let kept = objects + in_folder.snapshots.len() + 1;
     assert_eq!(
-        objects_below(&week.root()).len(),
+        Archive::in_folder(&week.root()).objects().len(),
         kept,
         "an object was not looked at"
     );
@@ -357,6 +358,20 @@ async fn an_archive_of_real_runs_is_clean_in_a_folder_and_in_s3() {
             .values()
             .any(|bytes| String::from_utf8_lossy(bytes).contains("\"superseded_by\":\"amiur-"))
     );
+}
+
+#[tokio::test]
+async fn pages_are_no_part_of_what_is_checked() {
+    let copy = Week::new().await.copy();
+    let clean = copy.verdict().await;
+    let pages = Archive::in_folder(copy.folder.path()).pages();
+    assert_eq!(pages.len(), clean.snapshots.len() + 1);
+    for key in pages.keys() {
+        copy.write(key, b"anything");
+        assert_eq!(copy.verdict().await, clean, "{key}");
+        copy.remove(key);
+        assert_eq!(copy.verdict().await, clean, "{key}");
+    }
 }
 
 #[tokio::test]

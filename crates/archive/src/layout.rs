@@ -82,13 +82,6 @@ impl Layout {
         format!("{prefix}v1/snapshots/dt={date}/{run}.json")
     }
 
-    /// Returns the key of the page of a run: its snapshot for people.
-    pub fn page(&self, run: &RunId, scheduled_at: Timestamp) -> String {
-        let Self(prefix) = self;
-        let date = scheduled_at.date();
-        format!("{prefix}v1/pages/dt={date}/{run}.html")
-    }
-
     /// Returns the key of a document that the phases of a run hand over.
     pub fn handover(&self, run: &RunId, scheduled_at: Timestamp, document: &Handover) -> String {
         let folder = self.handover_folder(run, scheduled_at);
@@ -118,6 +111,19 @@ impl Layout {
     pub fn latest(&self) -> String {
         let Self(prefix) = self;
         format!("{prefix}v1/latest.json")
+    }
+
+    /// Returns the key of the page of a run.
+    pub fn page(&self, run: &RunId, scheduled_at: Timestamp) -> String {
+        let Self(prefix) = self;
+        let date = scheduled_at.date();
+        format!("{prefix}v1/pages/dt={date}/{run}.html")
+    }
+
+    /// Returns the key of the copy of the page of the newest unscoped run.
+    pub fn latest_page(&self) -> String {
+        let Self(prefix) = self;
+        format!("{prefix}v1/latest.html")
     }
 }
 
@@ -211,6 +217,15 @@ pub enum ArchiveKey {
         /// The moment the run was scheduled for, by its name.
         scheduled_at: Timestamp,
     },
+    /// The copy of the page of the newest unscoped run.
+    LatestPage,
+    /// The page of a run.
+    Page {
+        /// The run.
+        run_id: RunId,
+        /// The moment the run was scheduled for, by its name.
+        scheduled_at: Timestamp,
+    },
     /// An object with the reports, entries or AMIs of one target.
     Object(ObjectKey),
     /// A document that the phases of a run hand over.
@@ -246,7 +261,9 @@ impl ArchiveKey {
         let layout: Layout = prefix.parse().ok()?;
         let parsed = match below {
             "v1/latest.json" => Self::Latest,
+            "v1/latest.html" => Self::LatestPage,
             _ => Self::parse_snapshot(below)
+                .or_else(|| Self::parse_page(below))
                 .or_else(|| Self::parse_object(below))
                 .or_else(|| Self::parse_handover(below))?,
         };
@@ -255,10 +272,16 @@ impl ArchiveKey {
     }
 
     fn parse_snapshot(below: &str) -> Option<Self> {
-        let (_, name) = below.strip_prefix("v1/snapshots/")?.split_once('/')?;
-        let run_id: RunId = name.strip_suffix(".json")?.parse().ok()?;
-        let scheduled_at = run_id.scheduled_at()?;
+        let (run_id, scheduled_at) = parse_run(below, "v1/snapshots/", ".json")?;
         Some(Self::Snapshot {
+            run_id,
+            scheduled_at,
+        })
+    }
+
+    fn parse_page(below: &str) -> Option<Self> {
+        let (run_id, scheduled_at) = parse_run(below, "v1/pages/", ".html")?;
+        Some(Self::Page {
             run_id,
             scheduled_at,
         })
@@ -326,6 +349,11 @@ impl ArchiveKey {
                 run_id,
                 scheduled_at,
             } => layout.snapshot(run_id, *scheduled_at),
+            Self::LatestPage => layout.latest_page(),
+            Self::Page {
+                run_id,
+                scheduled_at,
+            } => layout.page(run_id, *scheduled_at),
             Self::Object(ObjectKey {
                 kind,
                 target,
@@ -340,6 +368,14 @@ impl ArchiveKey {
             } => layout.handover(run_id, *scheduled_at, document),
         }
     }
+}
+
+/// Takes the run out of the key of a document that it writes once.
+fn parse_run(below: &str, folder: &str, ending: &str) -> Option<(RunId, Timestamp)> {
+    let (_, name) = below.strip_prefix(folder)?.split_once('/')?;
+    let run_id: RunId = name.strip_suffix(ending)?.parse().ok()?;
+    let scheduled_at = run_id.scheduled_at()?;
+    Some((run_id, scheduled_at))
 }
 
 #[cfg(test)]
@@ -375,7 +411,9 @@ mod tests {
             prefix.page(&run, scheduled_at()),
             "image-usage/v1/pages/dt=2026-11-22/20261122T060000Z-7bf73129.html"
         );
-        assert_eq!(Layout::without_prefix().latest(), "v1/latest.json");
+        let layout = Layout::without_prefix();
+        assert_eq!(layout.latest(), "v1/latest.json");
+        assert_eq!(layout.latest_page(), "v1/latest.html");
         let outcomes = Handover::Outcomes {
             first: target,
             attempt,
@@ -418,6 +456,11 @@ mod tests {
         let keys = [
             ArchiveKey::Latest,
             ArchiveKey::Snapshot {
+                run_id: run_id.clone(),
+                scheduled_at: scheduled_at(),
+            },
+            ArchiveKey::LatestPage,
+            ArchiveKey::Page {
                 run_id: run_id.clone(),
                 scheduled_at: scheduled_at(),
             },
@@ -476,6 +519,11 @@ mod tests {
             "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/targets.jsonl",
             "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/others/111122223333.eu-west-1.0badcafe.jsonl.gz",
             "v1/runs/dt=2026-11-22/20261122T060000Z-7bf73129/outcomes/0badcafe.jsonl.gz",
+            "v1/snapshots/dt=2026-11-22/20261122T060000Z-7bf73129.html",
+            "v1/pages/dt=2026-11-22/20261122T060000Z-7bf73129.json",
+            "v1/pages/dt=2026-11-23/20261122T060000Z-7bf73129.html",
+            "v1/pages/20261122T060000Z-7bf73129.html",
+            "v1/latest.html/",
         ] {
             assert_eq!(ArchiveKey::parse(key), None, "{key}");
         }

@@ -12,6 +12,7 @@
 //! | [`layout`], [`line_reader`] | every key, built and taken apart; the lines of gzipped objects |
 //! | [`aws`] | the HTTP client, retries and failures that all AWS clients share, and S3 |
 //! | [`source`] | an archive in a bucket, or in a folder with a copy of it |
+//! | [`page`] | a run as one HTML page for people; pure |
 //! | [`renewal_plan`] | which AMIs need a new report; pure |
 //! | [`answer`] | answers who uses an AMI |
 //! | [`verify`] | checks an archive |
@@ -39,6 +40,7 @@ pub mod domain;
 pub mod layout;
 pub mod line_reader;
 mod named_object;
+pub mod page;
 pub mod renewal_plan;
 pub mod source;
 pub mod verify;

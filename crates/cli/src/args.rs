@@ -1,8 +1,12 @@
 //! The arguments.
 
+use std::path::PathBuf;
+
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use image_usage_archive::domain::findings::FindingKind;
+use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region};
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::Verdict;
@@ -22,6 +26,10 @@ pub(crate) enum Command {
     Images(Images),
     /// List the reports that the next run would ask EC2 for, and why.
     Plan(Plan),
+    /// List the findings of a run, about reports and AMIs.
+    Findings(Findings),
+    /// Write a run as one HTML page for people.
+    Page(Page),
     /// Check that nothing in an archive was lost or changed.
     Verify(Verify),
     /// Print the completions for a shell.
@@ -94,7 +102,10 @@ pub(crate) struct Images {
     /// Only AMIs of this Region.
     #[arg(long, value_name = "NAME")]
     pub(crate) region: Option<Region>,
-    /// Print comma-separated values for a spreadsheet.
+    /// Those of this run; without it, those of the newest full run.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<RunId>,
+    /// Print comma-separated values for a spreadsheet. A cell that it would take for a formula starts with '.
     #[arg(long)]
     pub(crate) csv: bool,
 }
@@ -126,6 +137,73 @@ pub(crate) struct Plan {
     /// Only AMIs of this Region.
     #[arg(long, value_name = "NAME")]
     pub(crate) region: Option<Region>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  image-usage findings s3://my-bucket/image-usage/
+  image-usage findings ./copy-of-the-archive --kind failed --kind stuck --region eu-west-1
+  image-usage findings ./copy-of-the-archive --csv > findings.csv
+
+Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
+
+Exit status:
+  0  every finding of the run is listed
+  2  something was not read, which the standard error names")]
+pub(crate) struct Findings {
+    /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]
+    pub(crate) archive: String,
+    /// Only findings of this kind; can be given several times.
+    #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
+    pub(crate) kinds: Vec<FindingKind>,
+    /// Only findings of this account.
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<AccountId>,
+    /// Only findings of this Region.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<Region>,
+    /// Those of this run; without it, those of the newest full run.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<RunId>,
+    /// Print comma-separated values for a spreadsheet. A cell that it would take for a formula starts with '.
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  image-usage page s3://my-bucket/image-usage/ -o page.html
+  image-usage page ./copy-of-the-archive --run 20261122T060000Z-7bf73129 -o page.html
+  image-usage page ./copy-of-the-archive -o - | less
+
+The function writes the same page to v1/pages/ at the end of each run, and to v1/latest.html.
+
+Credentials and Region come from the environment and ~/.aws, as for the AWS CLI.
+
+Exit status:
+  0  the page was written, from everything that the run names
+  2  it was not, or something was not read, which the standard error names")]
+pub(crate) struct Page {
+    /// s3://bucket/prefix/, or a folder with a copy of it (the one that contains v1/).
+    #[arg(value_name = "ARCHIVE", value_hint = ValueHint::DirPath)]
+    pub(crate) archive: String,
+    /// The run, full or scoped; without it, the newest full run.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<RunId>,
+    /// The file to write, or - for the standard output.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+}
+
+fn kind(text: &str) -> Result<FindingKind, String> {
+    let words = FindingKind::ALL.map(FindingKind::as_str);
+    let known = FindingKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text);
+    known.ok_or_else(|| format!("use one of {}", words.join(", ")))
 }
 
 fn verdict(text: &str) -> Result<Verdict, String> {

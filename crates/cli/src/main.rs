@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod rows;
 mod terminal;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ async fn main() -> ExitCode {
         Command::Who(arguments) => commands::who::run(arguments).await,
         Command::Images(arguments) => commands::images::run(arguments).await,
         Command::Plan(arguments) => commands::plan::run(arguments).await,
+        Command::Findings(arguments) => commands::findings::run(arguments).await,
+        Command::Page(arguments) => commands::page::run(arguments).await,
         Command::Verify(arguments) => commands::verify::run(arguments).await,
         Command::Completions { shell } => commands::completions::run(shell),
     }

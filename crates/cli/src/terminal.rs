@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use image_usage_archive::domain::visible;
 use image_usage_archive::verify::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -30,21 +31,14 @@ pub(crate) fn print_error(message: &str) {
 /// Makes a line safe for a terminal: texts of an archive (keys, messages) may contain escape sequences, line
 /// breaks, or characters that reverse or hide what follows.
 pub(crate) fn escape(line: &str) -> String {
-    let mut escaped = String::with_capacity(line.len());
-    for character in line.chars() {
-        match is_dangerous(character) {
-            true => escaped.extend(character.escape_unicode()),
-            false => escaped.push(character),
-        }
-    }
-    escaped
+    visible::text(line)
 }
 
 /// Makes a JSON document safe for a terminal, and leaves it the same document.
 pub(crate) fn escape_json(document: &str) -> String {
     let mut escaped = String::with_capacity(document.len());
     for character in document.chars() {
-        if !is_dangerous(character) {
+        if !visible::is_hidden(character) {
             escaped.push(character);
             continue;
         }
@@ -54,47 +48,6 @@ pub(crate) fn escape_json(document: &str) -> String {
         }
     }
     escaped
-}
-
-/// Makes a table for people: columns as wide as their widest cell, and each cell safe for a terminal.
-pub(crate) fn table<const N: usize>(columns: [&str; N], rows: &[&[String; N]]) -> String {
-    let header = columns.map(str::to_owned);
-    let escaped: Vec<[String; N]> = std::iter::once(&header)
-        .chain(rows.iter().copied())
-        .map(|row| row.each_ref().map(|cell| escape(cell)))
-        .collect();
-    let mut widths = [0; N];
-    for row in &escaped {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    escaped.iter().map(line).collect()
-}
-
-/// Control characters, bidirectional controls, and characters without a width.
-///
-/// Source: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>
-fn is_dangerous(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 /// The progress of reading an archive, on one line of the standard error; nothing unless that is a terminal.
@@ -135,9 +88,9 @@ mod tests {
             escaped,
             r"a\u{1b}[31mred\u{9b}2J\u{d}\u{a}\u{9}b\u{202e}c\u{2066}d\u{200b}e\u{feff}f\u{7f}"
         );
-        assert!(!escaped.chars().any(is_dangerous));
+        assert!(!escaped.chars().any(visible::is_hidden));
         let all: String = ('\0'..=char::MAX).collect();
-        assert!(!escape(&all).chars().any(is_dangerous));
+        assert!(!escape(&all).chars().any(visible::is_hidden));
     }
 
     #[test]
@@ -153,7 +106,7 @@ mod tests {
         let hostile = "a\u{1b}\u{9b}\u{202e}\u{e0001}\"\\\n";
         let document = serde_json::to_string(&[hostile]).unwrap();
         let escaped = escape_json(&document);
-        assert!(!escaped.chars().any(is_dangerous), "{escaped}");
+        assert!(!escaped.chars().any(visible::is_hidden), "{escaped}");
         let read: [String; 1] = serde_json::from_str(&escaped).unwrap();
         assert_eq!(read[0], hostile);
     }

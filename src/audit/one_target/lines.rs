@@ -2,6 +2,7 @@
 
 use std::io;
 
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{ArchivedObject, ChangeTally, Counts, ReportLine};
 use image_usage_archive::domain::entries_status::EntriesStatus;
 use image_usage_archive::domain::error_code::ErrorCode;
@@ -25,6 +26,7 @@ pub(super) struct WrittenLines {
     pub(super) counts: Counts,
     pub(super) findings: ListedFindings,
     pub(super) changes: Option<ChangeTally>,
+    pub(super) page: PageContents,
 }
 
 /// Archives a line for each staged report. `rest` is the status of every available report whose entries are
@@ -50,6 +52,7 @@ pub(super) async fn archive(
         counts: Counts::default(),
         findings: ListedFindings::default(),
         changes,
+        page: run.page_contents(),
     };
     if let Err(error) = write_all(&mut totals, &mut writer, staged, rest).await {
         // If time runs out, the bucket's lifecycle rule removes the incomplete upload.
@@ -63,6 +66,7 @@ pub(super) async fn archive(
         counts: totals.counts,
         findings: totals.findings,
         changes: totals.changes,
+        page: totals.page,
     })
 }
 
@@ -110,6 +114,7 @@ struct Totals<'a> {
     counts: Counts,
     findings: ListedFindings,
     changes: Option<ChangeTally>,
+    page: PageContents,
 }
 
 impl Totals<'_> {
@@ -137,6 +142,7 @@ impl Totals<'_> {
         }
         let run_id = &self.run.facts.run_id;
         self.counts.add_report(state, findings, &entries, run_id);
+        self.page.add_report(head.expiration_milliseconds, &entries);
         self.list_findings(head, fields, findings, &entries)?;
         if let Some(tally) = self.changes.as_mut().filter(|tally| tally.compares())
             && head.is_named

@@ -10,6 +10,7 @@ mod supersession;
 use std::sync::Arc;
 
 use image_usage_archive::aws::CallFailure;
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{
     ChangeTally, LedgerLine, TargetError, TargetOutcome, TargetStatus,
 };
@@ -57,6 +58,8 @@ pub(crate) struct ArchivedTarget {
     pub(crate) outcome: TargetOutcome,
     /// The reports that EC2 is to be asked for.
     pub(crate) plan: Option<RenewalPlan>,
+    /// What a page shows of it.
+    pub(crate) page: PageContents,
 }
 
 /// A target that is being archived.
@@ -231,6 +234,7 @@ impl Audit {
             mut counts,
             mut findings,
             mut changes,
+            mut page,
         } = written.await?;
         self.unsent.set(0);
         let resolved = supersession::resolve(&mut self.staged, &mut findings).await;
@@ -245,6 +249,9 @@ impl Audit {
         let images = self.archive_images(changes.as_mut()).await;
         counts.add_images(images.counts);
         findings += images.findings;
+        if let Some(of_images) = images.page {
+            page += of_images;
+        }
         let Target { account_id, region } = self.target;
         let outcome = TargetOutcome {
             ledger: LedgerLine {
@@ -266,6 +273,7 @@ impl Audit {
         Ok(ArchivedTarget {
             outcome,
             plan: images.plan,
+            page,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{
     OutcomeLine, TargetCounts, TargetLine, TargetOutcome, TargetStatus, set_renewals,
 };
@@ -29,13 +30,14 @@ pub(super) async fn audit(
 ) -> Result<BatchAnswer, RunError> {
     let planned = plan::planned_before(run, &auditor.accounts, function_arn, lines).await?;
     run.deadline.set_targets(planned.len());
-    let AuditedTargets::<Vec<TargetOutcome>> {
+    let AuditedTargets {
         mut outcomes,
         archive_error: _,
         renewals,
-    } = passes::audit_all(run, planned).await;
+    } = passes::audit_all(run, planned, Vec::new()).await;
     let renewed = renewal::renew_all(run, renewals).await;
-    set_renewals(outcomes.iter_mut().map(|one| &mut one.ledger), renewed);
+    let ledger = outcomes.iter_mut().map(|(outcome, _)| &mut outcome.ledger);
+    set_renewals(ledger, renewed);
     hand_over(auditor, run, outcomes).await
 }
 
@@ -55,7 +57,7 @@ pub(super) async fn record(
     for line in lines {
         let error = batch_failed(Some(failure));
         let outcome = TargetOutcome::unread(line.target(), TargetStatus::Failed, error);
-        outcomes.push(passes::settled(run, outcome).await);
+        outcomes.push((passes::settled(run, outcome).await, None));
     }
     hand_over(auditor, run, outcomes).await
 }
@@ -63,17 +65,18 @@ pub(super) async fn record(
 async fn hand_over(
     auditor: &Auditor,
     run: &Run,
-    mut outcomes: Vec<TargetOutcome>,
+    mut outcomes: Vec<(TargetOutcome, Option<PageContents>)>,
 ) -> Result<BatchAnswer, RunError> {
-    outcomes.sort_by_cached_key(|outcome| outcome.ledger.target());
+    outcomes.sort_by_cached_key(|(outcome, _)| outcome.ledger.target());
     let mut targets = TargetCounts::default();
     let lines: Vec<OutcomeLine> = outcomes
         .into_iter()
-        .map(|outcome| {
+        .map(|(outcome, page)| {
             targets += outcome.counts.targets;
             let unreadable_objects = run.unreadable_objects.swap(0, Ordering::Relaxed);
             OutcomeLine {
                 outcome,
+                page,
                 unreadable_objects,
             }
         })

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use futures_util::{StreamExt, TryStreamExt};
 use image_usage_archive::aws::Bucket;
 use image_usage_archive::documents::{
-    OutcomeLine, Plan, Tally, TargetError, TargetLine, TargetOutcome, TargetStatus,
+    OutcomeLine, Plan, TargetError, TargetLine, TargetOutcome, TargetStatus,
 };
 use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::target::{AccountId, Region, Target};
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::super::passes;
+use super::super::publish::Outcomes;
 use super::super::run::Run;
 use super::super::{Auditor, RunError};
 use super::batch_failed;
@@ -60,12 +61,12 @@ impl CandidateLedger {
 ///
 /// # Errors
 /// Fails as S3 does, and if the targets of the plan are not what it names.
-pub(super) async fn tally(
+pub(super) async fn outcomes(
     auditor: &Auditor,
     run: &Run,
     plan: Plan,
     failure: Option<&Failure>,
-) -> Result<Tally, RunError> {
+) -> Result<Outcomes, RunError> {
     let bucket = &auditor.bucket;
     let lines = handover::read_targets(bucket, &plan.targets).await;
     let lines = lines.map_err(RunError::ArchiveFailed)?;
@@ -80,14 +81,14 @@ pub(super) async fn tally(
         .map_err(|failure| RunError::ArchiveFailed(failed("list", bucket, &folder)(failure)))?;
     let keys: Vec<String> = listed.into_keys().collect();
     let chosen = choose(bucket, &keys, &lines).await?;
-    let mut tally = Tally::default();
+    let mut outcomes = Outcomes::new(run);
     for line in lines.iter().filter(|line| chosen[&line.target()].is_none()) {
         let error = batch_failed(failure);
         let outcome = TargetOutcome::unread(line.target(), TargetStatus::Failed, error);
-        tally.add(passes::settled(run, outcome).await);
+        outcomes.extend([(passes::settled(run, outcome).await, None)]);
     }
-    merge(run, bucket, &keys, &chosen, &mut tally).await?;
-    Ok(tally)
+    merge(run, bucket, &keys, &chosen, &mut outcomes).await?;
+    Ok(outcomes)
 }
 
 /// The rank of the outcome that counts, and the place of its object; `None` for a target that has none.
@@ -131,7 +132,7 @@ async fn merge(
     bucket: &Bucket,
     keys: &[String],
     chosen: &Chosen,
-    tally: &mut Tally,
+    merged: &mut Outcomes,
 ) -> Result<(), RunError> {
     let places: BTreeSet<usize> = chosen.values().flatten().map(|(_, place)| *place).collect();
     let mut read = futures_util::stream::iter(places)
@@ -148,7 +149,7 @@ async fn merge(
         for line in outcomes {
             let unreadable = &run.unreadable_objects;
             unreadable.fetch_add(line.unreadable_objects, Ordering::Relaxed);
-            tally.add(line.outcome);
+            merged.extend([(line.outcome, line.page)]);
         }
     }
     Ok(())

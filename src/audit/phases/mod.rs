@@ -22,7 +22,6 @@ use super::run::Run;
 use super::{Answer, Auditor, Invocation, RunError, in_time, publish};
 use crate::archive::handover;
 use crate::archive::previous::PreviousRun;
-use crate::archive::snapshots::PublishedSnapshot;
 use crate::request::{Failure, PhaseRequest};
 
 /// Handles one invocation for a phase of a run.
@@ -119,21 +118,20 @@ async fn publish_planned(
     invocation: &Invocation,
 ) -> Result<Answer, RunError> {
     let (plan, run) = planned_run(auditor, run_id, invocation).await?;
-    let published = async {
+    let archived = async {
         let found = auditor.find_snapshot(&run).await?;
         let latest = auditor.find_latest(&run).await?;
-        let published: PublishedSnapshot = match found {
-            Some(published) => published,
+        let (published, page) = match found {
+            Some(published) => (published, None),
             None => {
-                let tally = gather::tally(auditor, &run, plan, failure).await?;
-                publish::snapshot(auditor, &run, tally, None).await?
+                let outcomes = gather::outcomes(auditor, &run, plan, failure).await?;
+                publish::snapshot(auditor, &run, outcomes, None).await?
             }
         };
-        publish::advance_latest(auditor, &run, latest, &published).await?;
-        Ok(published)
+        publish::advance_latest(auditor, &run, latest, published, page).await
     };
-    let published = in_time(&run, published).await?;
-    Ok(Answer::archived(&run, published))
+    let archived = in_time(&run, archived).await?;
+    Ok(publish::answer(&run, archived).await)
 }
 
 /// The most characters of a cause that are recorded for each target of a batch.

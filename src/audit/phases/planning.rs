@@ -29,7 +29,7 @@ pub(super) async fn plan(
     if let Some(published) = auditor.find_snapshot(run).await? {
         // The attempt that wrote it may have died before it was the latest.
         let latest = auditor.find_latest(run).await?;
-        publish::advance_latest(auditor, run, latest, &published).await?;
+        publish::advance_latest(auditor, run, latest, published, None).await?;
         tracing::info!(%run_id, "run archived already");
         return Ok(PlanAnswer {
             run_id: run_id.clone(),

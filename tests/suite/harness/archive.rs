@@ -86,9 +86,19 @@ impl Archive {
         self.lines(text(&target(snapshot, region)["object"]["key"]))
     }
 
-    /// Every object by key, with its bytes.
+    /// Every object by key, with its bytes; pages, which nothing rests on, are left out.
     pub(crate) fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        objects_below(&self.root)
+        let mut objects = objects_below(&self.root);
+        objects.retain(|key, _| !key.ends_with(".html"));
+        objects
+    }
+
+    /// Every page by key.
+    pub(crate) fn pages(&self) -> BTreeMap<String, String> {
+        let mut objects = objects_below(&self.root);
+        objects.retain(|key, _| key.ends_with(".html"));
+        let page = |(key, bytes)| (key, String::from_utf8(bytes).unwrap());
+        objects.into_iter().map(page).collect()
     }
 
     /// The lines of an entries object by report. Each report's lines must be adjacent and distinct.

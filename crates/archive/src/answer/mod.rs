@@ -5,7 +5,7 @@
 //! are not those that the snapshot names gives no answer.
 
 mod evidence;
-mod words;
+mod lines;
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,21 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
 pub use self::evidence::{Evidence, EvidenceReader};
-pub use self::words::{BLIND_SPOTS, CONSEQUENCES, reason_in_words, verdict_in_words};
+pub use self::lines::FromLines;
 use crate::documents::{ArchivedObject, ImageLine, LedgerLine, Snapshot, TargetStatus};
+use crate::domain::digest::sha256_hex;
+use crate::domain::run_id::RunId;
 use crate::domain::target::{AccountId, Region, Target};
-use crate::layout::{ArchiveKey, LATEST, ObjectKind, SNAPSHOTS};
+pub use crate::domain::usage::{BLIND_SPOTS, CONSEQUENCES, reason_in_words, verdict_in_words};
+use crate::layout::{ArchiveKey, LATEST, Layout, ObjectKind, SNAPSHOTS};
 use crate::named_object::{LineCheck, read_object};
 use crate::source::{Source, Unreadable};
 
 /// How many targets are read at a time.
 const CONCURRENT_TARGETS: usize = 16;
+
+/// How many runs are named where another one was asked for.
+const NAMED_RUNS: usize = 3;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,16 @@ pub enum NoAnswer {
     NoRun {
         /// The location of the archive.
         location: String,
+    },
+    /// There is no such run.
+    #[error("{location} has no run {run_id}; {newest}")]
+    UnknownRun {
+        /// The location of the archive.
+        location: String,
+        /// The run that was asked for.
+        run_id: RunId,
+        /// The newest runs, as a sentence.
+        newest: String,
     },
     /// A snapshot is not one.
     #[error("{key} is not a snapshot")]
@@ -54,6 +70,8 @@ pub struct Run {
     key: String,
     /// Its snapshot.
     pub snapshot: Snapshot,
+    /// The SHA-256 of the snapshot, in hex.
+    pub sha256: String,
 }
 
 /// Which AMIs are asked for.
@@ -117,8 +135,37 @@ impl Run {
             key: key.to_owned(),
             source,
         })?;
-        let key = key.to_owned();
-        Ok(Some(Self { key, snapshot }))
+        Ok(Some(Self {
+            key: key.to_owned(),
+            snapshot,
+            sha256: sha256_hex(&bytes),
+        }))
+    }
+
+    /// Reads a run by its ID, whether it is full or scoped.
+    ///
+    /// # Errors
+    /// Fails if there is no such run, or if it cannot be read.
+    pub async fn of_id(archive: &Source, run_id: &RunId) -> Result<Self, NoAnswer> {
+        if let Some(scheduled_at) = run_id.scheduled_at() {
+            let key = Layout::without_prefix().snapshot(run_id, scheduled_at);
+            if let Some(run) = Self::read(archive, &key).await? {
+                return Ok(run);
+            }
+        }
+        let keys = Self::keys(archive).await?;
+        let newest = keys.iter().rev().take(NAMED_RUNS);
+        let newest: Vec<&str> = newest
+            .filter_map(|key| key.rsplit('/').next()?.strip_suffix(".json"))
+            .collect();
+        Err(NoAnswer::UnknownRun {
+            location: archive.location(),
+            run_id: run_id.clone(),
+            newest: match newest.is_empty() {
+                true => "it has no run at all".to_owned(),
+                false => format!("its newest are {}", newest.join(", ")),
+            },
+        })
     }
 
     /// The keys of every snapshot, oldest first.
@@ -148,11 +195,8 @@ impl Run {
 
     /// Whether the run gave verdicts.
     pub fn has_verdicts(&self) -> bool {
-        self.snapshot
-            .policy
-            .usage
-            .as_ref()
-            .is_some_and(|policy| policy.images)
+        let Snapshot { scope, policy, .. } = &self.snapshot;
+        scope.usage_policy(policy).is_some()
     }
 
     /// Reads what the run knows of AMIs: for each target, sorted, what `keep` makes of the lines.
@@ -230,7 +274,8 @@ impl Run {
 }
 
 impl Selection {
-    fn has(&self, line: &LedgerLine) -> bool {
+    /// Whether a target is asked for.
+    pub fn has(&self, line: &LedgerLine) -> bool {
         let in_account = self
             .account_id
             .as_ref()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::findings::Finding;
+use crate::domain::findings::{Finding, Policy};
 use crate::domain::report::Tags;
 use crate::domain::target::{AccountId, Region, Target};
 use crate::domain::timestamp::Timestamp;
@@ -281,6 +281,33 @@ impl ImageLine {
                     .map(ObservedReportLine::into_parts),
             ),
         }
+    }
+
+    /// The finding that the AMI is not covered, for a run at `started_at`.
+    pub fn uncovered(&self, policy: &Policy, started_at: Timestamp) -> Option<Finding> {
+        if self.coverage != Some(Coverage::Uncovered) {
+            return None;
+        }
+        let rules = policy.coverage_rules(policy.usage.as_ref()?);
+        let Covering::Uncovered(gap) = rules.evaluate(&self.reports, started_at) else {
+            return None;
+        };
+        let target = Target {
+            account_id: self.account_id.clone(),
+            region: self.region.clone(),
+        };
+        let (id, tags) = (&self.image_id, &self.image.as_ref()?.tags);
+        Some(Finding::uncovered(
+            &target, id, tags, gap, &rules, started_at,
+        ))
+    }
+
+    /// Whether no later look in full has shown that a consumer no longer uses the AMI.
+    pub fn still_shows(&self, consumer: &ConsumerLine) -> bool {
+        let name = consumer.resource_type.as_deref().unwrap_or("");
+        let source = self.sources.iter().find(|source| source.source == name);
+        let covered_until = source.and_then(|source| source.covered_until);
+        covered_until.is_none_or(|until| until <= consumer.last_observed)
     }
 
     /// The same line for a run at `started_at` that could not read its target.

@@ -8,10 +8,12 @@ mod add_fields;
 mod changes;
 mod counts;
 mod entry_line;
+mod expirations;
 mod image_line;
 mod ledger;
 mod news;
 mod outcome;
+mod page_contents;
 mod plan;
 mod report_line;
 mod snapshot;
@@ -24,6 +26,7 @@ pub use counts::{
     Counts, EntriesCounts, FindingCounts, ImageCounts, ReportCounts, RunStatus, TargetCounts,
 };
 pub use entry_line::EntryLine;
+pub(crate) use expirations::{DAYS, Expirations, OfDay};
 pub use image_line::{
     ConsumerLine, ImageFields, ImageLine, ImageReading, MAX_REFERENCES, ObservedReportLine,
     Reference, References, SourceLine,
@@ -31,6 +34,10 @@ pub use image_line::{
 pub use ledger::{ArchivedObject, ImagesLedger, LedgerLine, Renewals, TargetError, TargetStatus};
 pub use news::{ChangeCounts, MAX_ATTENTION, News};
 pub use outcome::{Tally, TargetOutcome, set_renewals};
+pub use page_contents::PageContents;
+pub(crate) use page_contents::{
+    ImageName, LargeConsumer, MAX_KEPT, QuietImage, UnclearImage, UncoveredImage, UsedImage,
+};
 pub use plan::{EarlierObjects, OutcomeLine, Plan, TargetLine};
 pub use report_line::{ArchivedLine, ReportFields, ReportLine};
 pub use snapshot::{

@@ -8,6 +8,7 @@ use super::changes::{ChangedVerdict, Changes};
 use super::counts::RunStatus;
 use super::snapshot::Snapshot;
 use crate::domain::findings::{Finding, FindingKind, plural};
+use crate::domain::visible::is_hidden;
 
 /// How many sentences `attention` has at most: a person reads no more of them in a message.
 pub const MAX_ATTENTION: usize = 20;
@@ -237,8 +238,7 @@ fn printable(text: String) -> String {
             '\\' => '/',
             '<' => '(',
             '>' => ')',
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
-            control if control.is_control() => ' ',
+            hidden if is_hidden(hidden) => ' ',
             other => other,
         })
         .collect();

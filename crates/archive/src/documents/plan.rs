@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{ArchivedObject, TargetError};
 use super::outcome::TargetOutcome;
+use super::page_contents::PageContents;
 use super::snapshot::{
     AUDITOR_NAME, AUDITOR_VERSION, Baseline, Generator, PreviousSnapshot, RunFacts, SCHEMA_VERSION,
 };
@@ -66,6 +67,8 @@ pub struct OutcomeLine {
     /// The outcome.
     #[serde(flatten)]
     pub outcome: TargetOutcome,
+    /// What the page of the run shows of the target; `None` if it was not read.
+    pub page: Option<PageContents>,
     /// The objects of earlier runs that exist and could not be read, since the line before.
     pub unreadable_objects: u64,
 }

@@ -12,3 +12,4 @@ pub mod target;
 pub mod timestamp;
 pub mod top_list;
 pub mod usage;
+pub mod visible;

@@ -1,4 +1,4 @@
-//! The bounded, sorted lists of a snapshot; their content does not depend on insertion order.
+//! The bounded, sorted lists of a snapshot or a page; their content does not depend on insertion order.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -13,28 +13,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// the snapshot.
 pub const MAX_LISTED: usize = 1_000;
 
-/// The first items in their order, at most [`MAX_LISTED`].
+/// The first items in their order, at most `N`.
 #[derive(Clone, Debug)]
-pub struct TopList<T>(BinaryHeap<T>);
+pub struct TopList<T, const N: usize = MAX_LISTED>(BinaryHeap<T>);
 
-impl<T: Ord> Default for TopList<T> {
+impl<T: Ord, const N: usize> Default for TopList<T, N> {
     fn default() -> Self {
         Self(BinaryHeap::new())
     }
 }
 
-impl<T: Ord> TopList<T> {
+impl<T: Ord, const N: usize> TopList<T, N> {
     /// Inserts an item and, if the list is full, drops the last one.
     pub fn insert(&mut self, one: T) {
         self.0.push(one);
-        if self.0.len() > MAX_LISTED {
+        if self.0.len() > N {
             self.0.pop();
         }
     }
 
     /// Returns the last item of a full list: items after it are dropped. `None` while the list has room.
     pub fn last_if_full(&self) -> Option<&T> {
-        self.0.peek().filter(|_| self.0.len() >= MAX_LISTED)
+        self.0.peek().filter(|_| self.0.len() >= N)
     }
 
     /// Returns the items, in no order.
@@ -55,14 +55,14 @@ impl<T: Ord> TopList<T> {
     }
 }
 
-impl<T: Ord> AddAssign for TopList<T> {
+impl<T: Ord, const N: usize> AddAssign for TopList<T, N> {
     fn add_assign(&mut self, other: Self) {
         other.0.into_iter().for_each(|one| self.insert(one));
     }
 }
 
 /// A list of its items, in order.
-impl<T: Ord + Serialize> Serialize for TopList<T> {
+impl<T: Ord + Serialize, const N: usize> Serialize for TopList<T, N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut sorted: Vec<&T> = self.iter().collect();
         sorted.sort();
@@ -70,7 +70,7 @@ impl<T: Ord + Serialize> Serialize for TopList<T> {
     }
 }
 
-impl<'de, T: Ord + Deserialize<'de>> Deserialize<'de> for TopList<T> {
+impl<'de, T: Ord + Deserialize<'de>, const N: usize> Deserialize<'de> for TopList<T, N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut list = Self::default();
         let items: Vec<T> = Deserialize::deserialize(deserializer)?;
@@ -79,7 +79,7 @@ impl<'de, T: Ord + Deserialize<'de>> Deserialize<'de> for TopList<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for TopList<T> {
+impl<T: JsonSchema, const N: usize> JsonSchema for TopList<T, N> {
     fn inline_schema() -> bool {
         true
     }

@@ -32,6 +32,15 @@ pub(super) fn run_of_handover(key: &str) -> Option<(RunId, String)> {
     }
 }
 
+/// Whether a key is that of a page: a view for people, which no snapshot names and nothing rests on.
+pub(super) fn is_page(key: &str) -> bool {
+    let Some((layout, parsed)) = ArchiveKey::parse(key) else {
+        return false;
+    };
+    let is_page = matches!(parsed, ArchiveKey::Page { .. } | ArchiveKey::LatestPage);
+    is_page && layout.prefix().is_empty()
+}
+
 /// Returns the layout of an object that an attempt at the run wrote for the target; `None` if the key is
 /// not one of these.
 pub(super) fn layout_of(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::keys::{LATEST, SNAPSHOTS, litter, object_key, run_of_handover, snapshot_of};
+use super::keys::{LATEST, SNAPSHOTS, is_page, litter, object_key, run_of_handover, snapshot_of};
 use super::problem::{Problem, plural};
 use super::survey::Survey;
 
@@ -29,7 +29,8 @@ pub(super) fn check(survey: &Survey, reported: &HashSet<String>) -> Others {
             others.notes.push(format!("{key} {what}"));
             continue;
         }
-        if key == LATEST || key.starts_with(SNAPSHOTS) || named.contains(key.as_str()) {
+        let is_checked_elsewhere = key == LATEST || key.starts_with(SNAPSHOTS);
+        if is_checked_elsewhere || named.contains(key.as_str()) || is_page(key) {
             continue;
         }
         if let Some((run_id, snapshot)) = run_of_handover(key) {

@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use image_usage_archive::answer::{BLIND_SPOTS, NoAnswer, Run, Selection, TargetImages};
+use image_usage_archive::answer::{BLIND_SPOTS, NoAnswer, Selection, TargetImages};
 use image_usage_archive::aws::chain;
 use image_usage_archive::documents::{ImageLine, TargetStatus};
 use image_usage_archive::domain::usage::Coverage;
-use image_usage_archive::source::Source;
 
+use super::{NOT_READABLE, open};
 use crate::args::Images;
-use crate::terminal;
-
-/// The exit status if something could not be read.
-pub(super) const NOT_READABLE: u8 = 2;
+use crate::{rows, terminal};
 
 const COLUMNS: [&str; 9] = [
     "account_id",
@@ -45,15 +42,15 @@ async fn list(arguments: Images) -> Result<u8, String> {
         verdicts,
         account,
         region,
+        run,
         csv,
     } = arguments;
-    let archive = Source::at(&archive).await.map_err(|error| chain(&error))?;
+    let (archive, run) = open(&archive, run.as_ref()).await?;
     let failed = |error: NoAnswer| chain(&error);
-    let run = Run::newest(&archive).await.map_err(failed)?;
     if !run.has_verdicts() {
         let run_id = &run.snapshot.run_id;
         return Err(format!(
-            "the run {run_id} gave no verdicts: it was an older version, or AUDITOR_IMAGES was false"
+            "the run {run_id} gave no verdicts: it was scoped or an older version, or AUDITOR_IMAGES was false"
         ));
     }
     let selection = Selection {
@@ -72,8 +69,8 @@ async fn list(arguments: Images) -> Result<u8, String> {
     let rows = targets.iter().flat_map(|target| &target.images);
     let rows: Vec<&Row> = rows.flatten().collect();
     let printed = match csv {
-        true => csv_of(&rows),
-        false => terminal::table(COLUMNS, &rows) + &blind_spots(),
+        true => rows::csv(COLUMNS, &rows),
+        false => rows::table(COLUMNS, &rows) + &blind_spots(),
     };
     if terminal::print(printed.as_bytes()).is_err() {
         return Ok(NOT_READABLE);
@@ -124,46 +121,4 @@ fn row(line: &ImageLine) -> Row {
 fn blind_spots() -> String {
     let lines = BLIND_SPOTS.iter().map(|what| format!("  {what}\n"));
     format!("\nWhat nothing here can see\n{}", lines.collect::<String>())
-}
-
-/// Source: <https://www.rfc-editor.org/rfc/rfc4180>
-fn csv_of(rows: &[&Row]) -> String {
-    let header = COLUMNS.map(str::to_owned);
-    let line = |row: &Row| row.each_ref().map(|cell| csv_cell(cell)).join(",") + "\r\n";
-    std::iter::once(&header)
-        .chain(rows.iter().copied())
-        .map(line)
-        .collect()
-}
-
-/// Quotes a cell, and keeps a spreadsheet from taking it for a formula.
-///
-/// Source: <https://owasp.org/www-community/attacks/CSV_Injection>
-fn csv_cell(cell: &str) -> String {
-    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let apostrophe = if is_formula { "'" } else { "" };
-    format!(
-        "\"{apostrophe}{}\"",
-        terminal::escape(cell).replace('"', "\"\"")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_that_looks_like_a_formula_is_a_text_in_a_spreadsheet() {
-        for (cell, expected) in [
-            ("=1+1", "\"'=1+1\""),
-            ("+1", "\"'+1\""),
-            ("-1", "\"'-1\""),
-            ("@SUM(1)", "\"'@SUM(1)\""),
-            ("\t=1", "\"'\\u{9}=1\""),
-            ("golden \"a\", b", "\"golden \"\"a\"\", b\""),
-            ("111122223333", "\"111122223333\""),
-        ] {
-            assert_eq!(csv_cell(cell), expected);
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use image_usage_archive::answer::{NoAnswer, Run, Selection, TargetImages};
+use image_usage_archive::answer::{Selection, TargetImages};
 use image_usage_archive::aws::chain;
 use image_usage_archive::documents::{ImageLine, LedgerLine, Renewals};
 use image_usage_archive::domain::findings::gap_in_words;
@@ -13,11 +13,11 @@ use image_usage_archive::domain::target::Target;
 use image_usage_archive::domain::timestamp::Timestamp;
 use image_usage_archive::domain::usage::{CoverageRules, Gap};
 use image_usage_archive::renewal_plan::{DueImage, MAX_REQUESTS, NextRequest};
-use image_usage_archive::source::Source;
 
-use super::images::{NOT_READABLE, report_problems};
+use super::images::report_problems;
+use super::{NOT_READABLE, open};
 use crate::args::Plan;
-use crate::terminal;
+use crate::{rows, terminal};
 
 const COLUMNS: [&str; 6] = ["account_id", "region", "image_id", "name", "asked", "why"];
 
@@ -40,9 +40,7 @@ async fn list(arguments: Plan) -> Result<u8, String> {
         account,
         region,
     } = arguments;
-    let archive = Source::at(&archive).await.map_err(|error| chain(&error))?;
-    let failed = |error: NoAnswer| chain(&error);
-    let run = Run::newest(&archive).await.map_err(failed)?;
+    let (archive, run) = open(&archive, None).await?;
     let snapshot = &run.snapshot;
     let Some(usage) = snapshot.scope.usage_policy(&snapshot.policy) else {
         let run_id = &snapshot.run_id;
@@ -61,7 +59,7 @@ async fn list(arguments: Plan) -> Result<u8, String> {
         ..Selection::default()
     };
     let targets = run.images(&archive, &selection, |line| preview.candidate(line));
-    let targets = targets.await.map_err(failed)?;
+    let targets = targets.await.map_err(|error| chain(&error))?;
     let mut planned = Planned::default();
     for target in &targets {
         let is_of_target = |line: &&LedgerLine| line.target() == target.target;
@@ -71,8 +69,7 @@ async fn list(arguments: Plan) -> Result<u8, String> {
         preview.add_target(target, asked, &mut planned);
     }
     let rows: Vec<&Row> = planned.rows.iter().collect();
-    let printed =
-        terminal::table(COLUMNS, &rows) + "\n" + &planned.totals(&preview, &snapshot.run_id);
+    let printed = rows::table(COLUMNS, &rows) + "\n" + &planned.totals(&preview, &snapshot.run_id);
     if terminal::print(printed.as_bytes()).is_err() {
         return Ok(NOT_READABLE);
     }

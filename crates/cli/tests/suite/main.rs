@@ -4,6 +4,7 @@
 
 mod archive;
 mod images_of_runs;
+mod pages_and_findings;
 mod plan;
 mod s3;
 mod verify;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 use image_usage_archive::aws::CallFailure;
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{
     ChangeTally, ImageCounts, ImageFields, ImageLine, ImageReading, ImagesLedger, References,
 };
@@ -70,6 +71,7 @@ pub(super) async fn write(
         checker,
         waiting: Vec::new(),
         candidates: Vec::new(),
+        page: run.page_contents(),
     };
     let merged = match merge(run, look, &mut inputs, &mut lines).await {
         Ok(images) => lines.finish().await.map(|finished| (images, finished)),
@@ -316,6 +318,7 @@ struct ImageLines<'a> {
     waiting: Vec<KnownImage>,
     /// Those whose references are to be checked.
     candidates: Vec<String>,
+    page: PageContents,
 }
 
 impl ImageLines<'_> {
@@ -363,6 +366,7 @@ impl ImageLines<'_> {
         let is_uncovered = reading.is_coverage_known().then_some(uncovered.is_some());
         let line = ImageLine::new(self.target, image_id, &usage, reading);
         self.counts.add(line.verdict, line.coverage);
+        self.page.add_image(&line);
         if let Some(finding) = uncovered {
             self.findings.insert(finding);
         }
@@ -407,6 +411,7 @@ impl ImageLines<'_> {
             counts: self.counts,
             findings: self.findings,
             plan: self.plan,
+            page: Some(self.page),
         };
         Ok((archived, self.changes))
     }

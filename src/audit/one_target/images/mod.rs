@@ -11,6 +11,7 @@ mod references;
 use std::sync::atomic::Ordering;
 
 use image_usage_archive::aws::{CallFailure, FailureKind};
+use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{ChangeTally, ImageCounts, ImagesLedger, TargetError};
 use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::findings::{ListedFindings, UsagePolicy};
@@ -84,6 +85,8 @@ pub(in crate::audit) struct ArchivedImages {
     pub(in crate::audit) findings: ListedFindings,
     /// The reports that EC2 is to be asked for, if the target and its AMIs were read.
     pub(in crate::audit) plan: Option<RenewalPlan>,
+    /// What a page shows of the lines; `None` if none were written.
+    pub(in crate::audit) page: Option<PageContents>,
 }
 
 /// Writes a line for each AMI of a target.

@@ -12,6 +12,7 @@ mod observation;
 mod reason;
 mod report_look;
 mod verdict;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ pub use self::report_look::{
     LAUNCH_TEMPLATE, ReportLook, ReportsListed,
 };
 pub use self::verdict::{ImageLook, Judgement, Look, ReferencesLook, Verdict, judge};
+pub use self::words::{BLIND_SPOTS, CONSEQUENCES, reason_in_words, verdict_in_words};
 use super::timestamp::Timestamp;
 
 /// The source of launches: the AMI's own `LastLaunchedTime`.

@@ -1,6 +1,6 @@
 //! Verdicts and their reasons in words.
 
-use crate::domain::usage::{Reason, Verdict};
+use super::{Reason, Verdict};
 
 /// What no source of this archive shows.
 pub const BLIND_SPOTS: [&str; 7] = [
