@@ -5,6 +5,8 @@
     reason = "a program for tests, which ends if something is wrong"
 )]
 
+#[path = "../tests/page/runs.rs"]
+mod runs;
 #[path = "../tests/page/sample.rs"]
 mod sample;
 
@@ -15,8 +17,8 @@ use sample::Sample;
 fn main() {
     let folder: PathBuf = std::env::args_os().nth(1).unwrap().into();
     let pages = [
-        ("hostile", sample::hostile()),
-        ("large", sample::large()),
+        ("hostile", runs::hostile()),
+        ("large", runs::large()),
         ("scoped", Sample::new().scoped_to(&["eu-west-1"])),
         ("empty", Sample::new()),
     ];

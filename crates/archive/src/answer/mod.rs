@@ -4,6 +4,7 @@
 //! [`ImageLine::not_read_at`] gives it: what was known stays known, and its verdict says less. An object whose bytes
 //! are not those that the snapshot names gives no answer.
 
+mod error;
 mod evidence;
 mod lines;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
+pub use self::error::NoAnswer;
 pub use self::evidence::{Evidence, EvidenceReader};
 pub use self::lines::FromLines;
 use crate::documents::{ArchivedObject, ImageLine, LedgerLine, Snapshot, TargetStatus};
@@ -28,41 +30,6 @@ const CONCURRENT_TARGETS: usize = 16;
 
 /// How many runs are named where another one was asked for.
 const NAMED_RUNS: usize = 3;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    /// The archive cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
-    /// There is no full run.
-    #[error(
-        "{location} has no {LATEST}: no full run has ended there; give the bucket and its prefix, or the folder that contains v1/"
-    )]
-    NoRun {
-        /// The location of the archive.
-        location: String,
-    },
-    /// There is no such run.
-    #[error("{location} has no run {run_id}; {newest}")]
-    UnknownRun {
-        /// The location of the archive.
-        location: String,
-        /// The run that was asked for.
-        run_id: RunId,
-        /// The newest runs, as a sentence.
-        newest: String,
-    },
-    /// A snapshot is not one.
-    #[error("{key} is not a snapshot")]
-    NotASnapshot {
-        /// Its key.
-        key: String,
-        /// The cause.
-        #[source]
-        source: serde_json::Error,
-    },
-}
 
 /// A run, by its snapshot.
 #[derive(Debug)]

@@ -46,38 +46,6 @@ pub(super) fn section(page: Page<'_>) -> Markup {
 
 fn concerns(page: Page<'_>) -> Vec<Concern> {
     let counts = &page.snapshot.counts;
-    let mut concerns = Vec::new();
-    let unread = counts.targets.incomplete + counts.targets.failed;
-    let mut add = |number: u64, word, section, is_worst, what: String| {
-        if number > 0 {
-            concerns.push(Concern {
-                word,
-                what,
-                section,
-                is_worst,
-            });
-        }
-    };
-    let targets = count(unread, "target");
-    let what = format!("{targets}: reports, AMIs and uses there may be missing below.");
-    add(unread, "Not read:", "targets", true, what);
-    let images_unread = page.snapshot.targets.iter().filter(lacks_images).count() as u64;
-    let what = format!(
-        "of {}: their verdicts say less.",
-        count(images_unread, "target")
-    );
-    add(images_unread, "AMIs not read:", "targets", true, what);
-    let reports = page
-        .snapshot
-        .changes
-        .as_ref()
-        .map(|changes| changes.reports);
-    let lost = reports.map_or(0, |reports| reports.gone_unarchived);
-    let what = format!(
-        "{}: gone, and their entries were never archived.",
-        count(lost, "report")
-    );
-    add(lost, "Lost:", "changes", true, what);
     let FindingCounts {
         unarchived,
         failed,
@@ -85,27 +53,30 @@ fn concerns(page: Page<'_>) -> Vec<Concern> {
         uncovered,
         ..
     } = counts.findings;
-    let what = format!(
-        "{}: EC2 deletes them soon, and their entries are not in the archive.",
-        count(unarchived, "report")
-    );
-    add(unarchived, "Unarchived:", "findings", true, what);
-    let what = format!("{}: EC2 could not create them.", count(failed, "report"));
-    add(failed, "Failed:", "findings", false, what);
-    let limit = page.snapshot.policy.pending_limit_hours;
-    let what = format!(
-        "{}: pending for {} or longer.",
-        count(stuck, "report"),
-        count(limit.into(), "hour")
-    );
-    add(stuck, "Stuck:", "findings", false, what);
-    let uncovered = uncovered.unwrap_or_default();
-    let what = format!(
-        "{}: no recent report could show a use.",
-        count(uncovered, "AMI")
-    );
-    add(uncovered, "Uncovered:", "uncovered", false, what);
-    concerns
+    let changes = page.snapshot.changes.as_ref();
+    let lost = changes.map_or(0, |changes| changes.reports.gone_unarchived);
+    let images_unread = page.snapshot.targets.iter().filter(lacks_images).count() as u64;
+    let limit = count(page.snapshot.policy.pending_limit_hours.into(), "hour");
+    let unread = counts.targets.incomplete + counts.targets.failed;
+    let (target, report) = ("target", "report");
+    #[rustfmt::skip]
+    let all = [
+        (unread, target, "Not read:", "targets", true, "reports, AMIs and uses there may be missing below".to_owned()),
+        (images_unread, target, "AMIs not read:", "targets", true, "the verdicts there say less".to_owned()),
+        (lost, report, "Lost:", "changes", true, "gone, and their entries were never archived".to_owned()),
+        (unarchived, report, "Unarchived:", "findings", true, "EC2 deletes them soon, and their entries are not in the archive".to_owned()),
+        (failed, report, "Failed:", "findings", false, "EC2 could not create them".to_owned()),
+        (stuck, report, "Stuck:", "findings", false, format!("pending for {limit} or longer")),
+        (uncovered.unwrap_or_default(), "AMI", "Uncovered:", "uncovered", false, "no recent report could show a use".to_owned()),
+    ];
+    let concern = |(number, one, word, section, is_worst, what)| Concern {
+        word,
+        what: format!("{}: {what}.", count(number, one)),
+        section,
+        is_worst,
+    };
+    let there = all.into_iter().filter(|(number, ..)| *number > 0);
+    there.map(concern).collect()
 }
 
 /// Whether a target was read and its AMIs were not.

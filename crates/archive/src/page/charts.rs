@@ -182,7 +182,7 @@ fn columns(expirations: &Expirations, most: u64) -> Markup {
                 }
             }
             p.scale aria-hidden="true" { "Most on one day: " (number(most)) }
-            svg.columns viewBox={ "0 0 " (width) " " (CHART_HEIGHT) } role="img" aria-label=(label) {
+            svg.columns viewBox={ "0 0 " (width) " " (CHART_HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(label) {
                 @for (day, of_day) in expirations.days.iter().enumerate() {
                     (column(day as u64, *of_day, most, &expirations.date(day)))
                 }

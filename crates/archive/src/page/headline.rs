@@ -46,9 +46,9 @@ fn attention(snapshot: &Snapshot) -> Vec<String> {
         ));
     }
     if let reports @ 1.. = findings.unarchived {
-        let goes = if reports == 1 { "goes" } else { "go" };
+        let expires = if reports == 1 { "expires" } else { "expire" };
         parts.push(format!(
-            "{} {goes} soon without archived entries",
+            "{} {expires} soon without archived entries",
             count(reports, "report")
         ));
     }

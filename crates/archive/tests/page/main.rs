@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say where")]
 
+mod runs;
 mod sample;
 
 use image_usage_archive::domain::report::ReportState;
 use image_usage_archive::domain::usage::{BLIND_SPOTS, Reason, Verdict, reason_in_words};
 use image_usage_archive::page::MAX_PAGE_BYTES;
 
+use runs::{HOSTILE, hostile, large};
 use sample::{
-    HOSTILE, Sample, archived, because, before, hostile, image, image_id, large, not_archived,
-    observed_for, report, target, uncovered, used_by,
+    Sample, archived, because, before, image, image_id, not_archived, observed_for, report, target,
+    uncovered, used_by,
 };
 
 /// The words of a page, without its markup and style, with single spaces.
@@ -77,7 +79,7 @@ fn the_headline_says_what_was_not_read_and_what_needs_attention() {
     let (_, html) = sample.finish();
     has(
         &html,
-        "<h1>1 of 2 targets was not read to its end; 2 reports go soon without archived entries, 1 report failed, 1 \
+        "<h1>1 of 2 targets was not read to its end; 2 reports expire soon without archived entries, 1 report failed, 1 \
          report is stuck and no recent report covers 1 AMI.</h1>",
     );
     let attention = section(&html, "attention");
