@@ -8,7 +8,7 @@ SHELL := bash
 # are seen.
 CHECKS := check-format check-workflow check-cli clippy check-rust check-doc check-boto3 check-versions \
           check-message check-queries check-invoke check-fan-out check-template check-release check-page check-supply
-.PHONY: help demo picture test faults fuzz bench bench-memory release build fmt doc tools clean-tools $(CHECKS)
+.PHONY: help demo picture test faults organization fuzz bench bench-memory release build fmt doc tools clean-tools $(CHECKS)
 
 # Every build selects the same packages and targets. Another selection would resolve other features
 # and compile the EC2 client again, which takes minutes.
@@ -43,6 +43,10 @@ faults: export ORGANIZATION_ACCOUNTS := 300
 faults: export RENEWED_IMAGES := 1250
 faults: ## Run the fault matrix, SEEDS=200 random combinations, 300 accounts and 2,500 renewed AMIs; SEED=n replays one combination
 	cargo test --workspace --locked --quiet --test suite -- $(if $(SEED),matrix::seeded,matrix:: organization_days:: renewal::simulation::)
+
+organization: export FAN_OUT_ACCOUNTS := $(or $(ACCOUNTS),3000)
+organization: ## Play an organization of ACCOUNTS=3000 accounts in 17 Regions, in phases and in one function
+	cargo test --workspace --locked --quiet --test suite -- phases_at_scale::
 
 fuzz: .tools/cargo-fuzz/.complete ## Fuzz the payload and a page of EC2, FUZZ_SECONDS=60 each (the first build takes 15 minutes and 13 GB of memory)
 	.ci/fuzz.sh "$(TARGET)/fuzz" $(or $(FUZZ_SECONDS),60)

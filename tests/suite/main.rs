@@ -24,6 +24,7 @@ mod matrix;
 mod organization_days;
 mod pages;
 mod phases;
+mod phases_at_scale;
 mod properties;
 mod real_accounts;
 mod renewal;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::harness::{
-    ACCOUNT, Archive, BUCKET, LATEST, LISTING, OTHER_REGION, REGION, RUN_ID, THREE_REGIONS,
+    ACCOUNT, Archive, BUCKET, But, LATEST, LISTING, OTHER_REGION, REGION, RUN_ID, THREE_REGIONS,
     TWO_REGIONS, auditor, count_calls, event_at, healthy_reports, invocation, invocation_at,
     lasting_role, local_aws, now, run_at, scheduled_event, status, summary_of, targets, text,
     will_be_harmed, without_attempts, world,
@@ -378,6 +378,43 @@ async fn a_run_that_is_published_twice_has_one_snapshot() {
     check_sound(&aws).await;
 }
 
+/// Hours may pass between the plan, whose moment is that of all rules, and a batch.
+#[tokio::test]
+async fn a_batch_that_comes_hours_after_its_plan_archives_what_is_newer() {
+    let world = organization();
+    let aws = local_aws(&world).await;
+    let auditor = auditor_on(&aws, 0).await;
+    let execution = Execution {
+        aws: &aws,
+        auditor: &auditor,
+        time: now(),
+    };
+    let plan = execution.plan().await;
+    world.clock().advance(Duration::hours(7));
+    for region in TWO_REGIONS {
+        let newer = crate::harness::used("amiur-newer", 3).created_ago(Duration::hours(-6));
+        world.put_report(ACCOUNT, region, newer);
+    }
+    let later = Execution {
+        time: now() + Duration::hours(7),
+        ..execution
+    };
+    for batch in later.batches(&plan, 2) {
+        later.target(&plan, &batch).await;
+    }
+    let snapshot = later.snapshot(&later.publish(&plan).await);
+    assert_eq!(snapshot["started_at"], json!(local_aws::timestamp(now())));
+    Archive::of(&aws).check(&snapshot, &world);
+    check_sound(&aws).await;
+    world.clock().advance(Duration::hours(17));
+    let next = Execution {
+        time: now() + Duration::DAY,
+        ..later
+    };
+    next.run(3).await;
+    check_sound(&aws).await;
+}
+
 #[tokio::test]
 async fn a_run_of_which_every_batch_fails_has_no_snapshot() {
     let (aws, auditor) = two_batches().await;
@@ -416,6 +453,7 @@ async fn phases_with_other_settings_than_the_plan_are_refused() {
             ..planned
         };
         for payload in [
+            json!({"phase": "plan", "request": event_at(now())}),
             json!({"phase": "target", "run_id": plan["run_id"], "targets": batch}),
             json!({"phase": "publish", "run_id": plan["run_id"]}),
         ] {

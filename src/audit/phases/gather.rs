@@ -87,6 +87,7 @@ pub(super) async fn outcomes(
         let outcome = TargetOutcome::unread(line.target(), TargetStatus::Failed, error);
         outcomes.extend([(passes::settled(run, outcome).await, None)]);
     }
+    drop(lines);
     merge(run, bucket, &keys, &chosen, &mut outcomes).await?;
     Ok(outcomes)
 }

@@ -8,6 +8,7 @@ use image_usage_archive::layout::Handover;
 
 use super::super::run::{Run, new_attempt};
 use super::super::{Auditor, PlanAnswer, PlannedTargets, RunError, publish};
+use super::check_settings;
 use crate::archive::handover;
 use crate::archive::previous::PreviousRun;
 use crate::audit::plan::PlannedTarget;
@@ -18,7 +19,7 @@ use crate::audit::plan::PlannedTarget;
 /// and the snapshot that the run is compared with.
 ///
 /// # Errors
-/// Fails if the targets cannot be listed, and as S3 does.
+/// Fails if the targets cannot be listed, if the run was planned with other settings, and as S3 does.
 pub(super) async fn plan(
     auditor: &Auditor,
     run: &Run,
@@ -41,7 +42,10 @@ pub(super) async fn plan(
     let key = layout.handover(run_id, run.facts.scheduled_at, &Handover::Plan);
     let found = handover::find_plan(&auditor.bucket, &key).await;
     let plan = match found.map_err(RunError::ArchiveFailed)? {
-        Some(plan) => plan,
+        Some(plan) => {
+            check_settings(auditor, &plan)?;
+            plan
+        }
         None => make(auditor, run, max_results, function_arn, &key).await?,
     };
     let targets = PlannedTargets {
