@@ -74,7 +74,8 @@ async fn organization(accounts: usize) -> LocalAws {
 
 /// What is seen of the runs: not captured, as the standard output is.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    let written = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    written.unwrap();
 }
 
 async fn invoke(auditor: &Auditor, payload: Value, time: OffsetDateTime, time_left: Wait) -> Value {
