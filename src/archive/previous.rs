@@ -122,7 +122,7 @@ impl PreviousRun {
         }))
     }
 
-    /// Makes it of what a plan says: the snapshot, targets that the run has, and those that it does not have.
+    /// Builds it from a plan: the snapshot, targets of the run, and those that only the snapshot has.
     pub(crate) fn planned(
         previous: PreviousSnapshot,
         lines: &[TargetLine],
@@ -148,7 +148,7 @@ impl PreviousRun {
         }
     }
 
-    /// What a plan says of a target; `None` for a new one.
+    /// The objects of a target, for a plan; `None` for a new target.
     pub(crate) fn earlier(&self, target: &Target) -> Option<EarlierObjects> {
         Some(EarlierObjects {
             reports: self.objects.get(target)?.clone(),

@@ -370,7 +370,7 @@ impl<O: Extend<(TargetOutcome, Option<PageContents>)>> AuditedTargets<O> {
     }
 }
 
-/// Names the objects of earlier runs that still tell what is known of a target, and logs its outcome.
+/// Adds the objects of earlier runs that contain what is known of a target to its outcome, and logs it.
 pub(super) async fn settled(run: &Run, mut outcome: TargetOutcome) -> TargetOutcome {
     let previous = run.previous().await.filter(|_| run.facts.scope.full);
     if let Some(previous) = previous {

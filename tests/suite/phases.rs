@@ -356,6 +356,31 @@ async fn a_run_that_is_planned_twice_has_one_plan() {
 }
 
 #[tokio::test]
+async fn what_an_unfinished_run_has_handed_over_is_a_note_of_verify() {
+    let (aws, auditor) = two_batches().await;
+    let execution = Execution {
+        aws: &aws,
+        auditor: &auditor,
+        time: now(),
+    };
+    execution.run(10).await;
+    let next = Execution {
+        time: now() + Duration::DAY,
+        ..execution
+    };
+    next.plan().await;
+    let folder = aws.archive_root().join(BUCKET).join("image-usage");
+    let verdict = verify(&Source::Folder(folder), &Options::default()).await;
+    let verdict = verdict.unwrap();
+    assert_eq!(verdict.outcome(), Outcome::Sound);
+    let notes = verdict.notes.join("\n");
+    assert!(
+        notes.contains("no snapshot names 2 objects of the run 20261123T060005Z-"),
+        "{notes}"
+    );
+}
+
+#[tokio::test]
 async fn a_run_that_is_published_twice_has_one_snapshot() {
     let (aws, auditor) = two_batches().await;
     let execution = Execution {

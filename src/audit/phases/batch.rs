@@ -41,9 +41,9 @@ pub(super) async fn audit(
     hand_over(auditor, run, outcomes).await
 }
 
-/// Records that a function failed each time with these targets.
+/// Records that the function failed each time it was invoked for these targets.
 ///
-/// Nothing is read or compared, because that may be what it failed with.
+/// Nothing is read or compared, because that may be why it failed.
 ///
 /// # Errors
 /// Fails if the outcomes cannot be written.

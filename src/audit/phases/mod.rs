@@ -1,8 +1,8 @@
 //! The phases of a run that goes over several functions: plan the targets, audit them batch by batch, publish.
 //!
-//! A phase does what a run in one function does, with the same code. What the next one needs is a document in the
-//! archive: the plan with its targets, and the outcomes of each batch. Step Functions passes on only keys and lines
-//! of that list.
+//! A phase does part of what a run in one function does, with the same code. What the next phase needs is a document
+//! in the archive: the plan with its targets, and the outcomes of each batch. Step Functions passes on only keys, and
+//! lines of that list.
 
 mod batch;
 mod gather;
@@ -137,7 +137,7 @@ async fn publish_planned(
 /// The most characters of a cause that are recorded for each target of a batch.
 const MAX_CAUSE_CHARACTERS: usize = 300;
 
-/// Says why a target has no outcome of its own.
+/// Returns the error of a target that has no outcome of its own.
 fn batch_failed(failure: Option<&Failure>) -> TargetError {
     let message = match failure {
         None => "no invocation of the function has left an outcome of the target".to_owned(),

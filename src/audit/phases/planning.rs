@@ -13,10 +13,10 @@ use crate::archive::handover;
 use crate::archive::previous::PreviousRun;
 use crate::audit::plan::PlannedTarget;
 
-/// Plans a run, unless it is archived or planned already. Both say so in the same way.
+/// Plans a run, unless it is archived or planned already.
 ///
-/// Everything that all phases must agree on is decided here once: the moment that rules take for now, their limits,
-/// and the snapshot that the run is compared with.
+/// The plan fixes what all phases must agree on: the time at which rules are evaluated, their limits, and the
+/// snapshot that the run is compared with.
 ///
 /// # Errors
 /// Fails if the targets cannot be listed, if the run was planned with other settings, and as S3 does.
