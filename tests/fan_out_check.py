@@ -118,6 +118,7 @@ class Lambda:
     def answer(self, payload, is_killed):
         function = self.idle.get()
         if is_killed:
+            function.wait_until_ready()
             outcome = function.hand_over(payload)
             function.wait_until_busy()
             function.kill()
@@ -146,16 +147,12 @@ class Process(Function):
     """A process of the function that can be killed while it works."""
 
     def wait_until_busy(self):
-        """Waits until the function has sent its first call for the invocation: it is at work then."""
-        before = self.calls()
+        """Waits until the function has taken the invocation, and has had some time for it."""
         for _ in range(3_000):
-            if self.calls() > before:
+            if "waiting_since_unix_seconds" not in self.aws.ask("GET", f"functions/{self.name}/ready?timeout_seconds=0.01"):
+                threading.Event().wait(0.1)
                 return
-            threading.Event().wait(0.01)
-        raise Failed("the function does not work on a batch")
-
-    def calls(self):
-        return len(self.aws.ask("GET", "calls"))
+        raise Failed("the function does not take a batch")
 
 
 class Events:
