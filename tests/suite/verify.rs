@@ -148,7 +148,7 @@ impl Tampering {
         let archive = Source::Folder(folder.to_owned());
         Self {
             survey: survey(&archive, &|_| {}).await.unwrap(),
-            objects: objects_below(folder),
+            objects: Archive::in_folder(folder).objects(),
         }
     }
 
