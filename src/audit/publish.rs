@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use image_usage_archive::documents::PageContents;
 use image_usage_archive::documents::{Snapshot, Tally, TargetOutcome};
 
+use super::answer::Answer;
+use super::context::Context;
+use super::error::RunError;
+use super::metrics;
 use super::run::Run;
 use super::run_page::RunPage;
-use super::{Answer, Auditor, RunError, metrics};
 use crate::archive::latest::{self, FoundSnapshot};
 use crate::archive::lines_writer::ArchiveError;
 use crate::archive::snapshots::{self, PublishedSnapshot};
@@ -58,7 +61,7 @@ pub(super) struct Archived {
 /// # Errors
 /// Fails if nothing was read and archived, with `archive_error` if that is the reason, and as S3 does.
 pub(super) async fn snapshot(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     outcomes: Outcomes,
     archive_error: Option<ArchiveError>,
@@ -72,11 +75,11 @@ pub(super) async fn snapshot(
     let baseline = baseline.map(|previous| previous.baseline.clone());
     let snapshot = Snapshot::new(run.facts.clone(), run.now(), tally, baseline);
     let published = match archive_error {
-        _ if has_archived => commit(auditor, run, &snapshot).await,
+        _ if has_archived => commit(context, run, &snapshot).await,
         Some(error) => Err(RunError::ArchiveFailed(error)),
         None => Err(RunError::no_target_audited(&snapshot.targets)),
     };
-    print_metrics(auditor, run, &snapshot, &published);
+    print_metrics(context, run, &snapshot, &published);
     let published = published?;
     // The page of a run that another attempt has archived would show other lines.
     let is_own = !published.already_archived;
@@ -89,7 +92,7 @@ pub(super) async fn snapshot(
 /// # Errors
 /// Fails as S3 does.
 pub(super) async fn advance_latest(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     found: FoundSnapshot,
     published: PublishedSnapshot,
@@ -98,10 +101,10 @@ pub(super) async fn advance_latest(
     let mut is_latest = false;
     if published.head.scope.full {
         let (key, unreadable) = (
-            auditor.settings.archive_prefix.latest(),
+            context.settings.archive_prefix.latest(),
             &run.unreadable_objects,
         );
-        let advanced = latest::advance(&auditor.bucket, &key, found, &published, unreadable).await;
+        let advanced = latest::advance(&context.bucket, &key, found, &published, unreadable).await;
         is_latest = advanced.map_err(RunError::ArchiveFailed)?;
     }
     Ok(Archived {
@@ -125,20 +128,20 @@ pub(super) async fn answer(run: &Run, archived: Archived) -> Answer {
 }
 
 async fn commit(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     snapshot: &Snapshot,
 ) -> Result<PublishedSnapshot, RunError> {
-    let layout = &auditor.settings.archive_prefix;
+    let layout = &context.settings.archive_prefix;
     let key = layout.snapshot(&run.facts.run_id, run.facts.scheduled_at);
     let bytes = snapshot.to_bytes().map_err(RunError::DocumentNotWritten)?;
-    let committed = snapshots::commit(&auditor.bucket, &key, bytes, snapshot).await;
+    let committed = snapshots::commit(&context.bucket, &key, bytes, snapshot).await;
     committed.map_err(RunError::ArchiveFailed)
 }
 
 /// Prints the metrics of a run, unless another attempt at it was faster and has printed them.
 fn print_metrics(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     snapshot: &Snapshot,
     published: &Result<PublishedSnapshot, RunError>,
@@ -151,7 +154,7 @@ fn print_metrics(
     let since = run.facts.started_at.unix_milliseconds();
     let duration_ms = run.now().unix_milliseconds() - since;
     let line = metrics::line(
-        &auditor.function_name,
+        &context.function_name,
         snapshot,
         &metrics::OfRun {
             duration_ms: u64::try_from(duration_ms).unwrap_or(0),

@@ -9,9 +9,12 @@ use image_usage_archive::documents::{
 };
 use image_usage_archive::layout::Handover;
 
+use super::super::answer::BatchAnswer;
+use super::super::context::Context;
+use super::super::error::RunError;
 use super::super::passes::{self, AuditedTargets};
 use super::super::run::{Run, new_attempt};
-use super::super::{Auditor, BatchAnswer, RunError, plan, renewal};
+use super::super::{plan, renewal};
 use super::batch_failed;
 use crate::archive::handover;
 use crate::request::Failure;
@@ -23,12 +26,12 @@ use crate::request::Failure;
 /// # Errors
 /// Fails if the outcomes cannot be written.
 pub(super) async fn audit(
-    auditor: &Auditor,
+    context: &Context,
     run: &Arc<Run>,
     function_arn: &str,
     lines: &[TargetLine],
 ) -> Result<BatchAnswer, RunError> {
-    let planned = plan::planned_before(run, &auditor.accounts, function_arn, lines).await?;
+    let planned = plan::planned_before(run, &context.accounts, function_arn, lines).await?;
     run.deadline.set_targets(planned.len());
     let AuditedTargets {
         mut outcomes,
@@ -38,7 +41,7 @@ pub(super) async fn audit(
     let renewed = renewal::renew_all(run, renewals).await;
     let ledger = outcomes.iter_mut().map(|(outcome, _)| &mut outcome.ledger);
     set_renewals(ledger, renewed);
-    hand_over(auditor, run, outcomes).await
+    hand_over(context, run, outcomes).await
 }
 
 /// Records that the function failed each time it was invoked for these targets.
@@ -48,7 +51,7 @@ pub(super) async fn audit(
 /// # Errors
 /// Fails if the outcomes cannot be written.
 pub(super) async fn record(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     lines: &[TargetLine],
     failure: &Failure,
@@ -59,11 +62,11 @@ pub(super) async fn record(
         let outcome = TargetOutcome::unread(line.target(), TargetStatus::Failed, error);
         outcomes.push((passes::settled(run, outcome).await, None));
     }
-    hand_over(auditor, run, outcomes).await
+    hand_over(context, run, outcomes).await
 }
 
 async fn hand_over(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     mut outcomes: Vec<(TargetOutcome, Option<PageContents>)>,
 ) -> Result<BatchAnswer, RunError> {
@@ -87,9 +90,9 @@ async fn hand_over(
     let attempt = new_attempt();
     let document = Handover::Outcomes { first, attempt };
     let (run_id, scheduled_at) = (&run.facts.run_id, run.facts.scheduled_at);
-    let layout = &auditor.settings.archive_prefix;
+    let layout = &context.settings.archive_prefix;
     let key = layout.handover(run_id, scheduled_at, &document);
-    let written = handover::write_outcomes(&auditor.bucket, key, &lines).await;
+    let written = handover::write_outcomes(&context.bucket, key, &lines).await;
     let written = written.map_err(RunError::ArchiveFailed)?;
     let duration_ms = run.deadline.duration_ms();
     tracing::info!(

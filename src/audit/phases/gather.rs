@@ -16,10 +16,11 @@ use image_usage_archive::domain::target::{AccountId, Region, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::super::context::Context;
+use super::super::error::RunError;
 use super::super::passes;
 use super::super::publish::Outcomes;
 use super::super::run::Run;
-use super::super::{Auditor, RunError};
 use super::batch_failed;
 use crate::archive::handover;
 use crate::archive::lines_writer::failed;
@@ -62,19 +63,19 @@ impl CandidateLedger {
 /// # Errors
 /// Fails as S3 does, and if the targets of the plan are not what it names.
 pub(super) async fn outcomes(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     plan: Plan,
     failure: Option<&Failure>,
 ) -> Result<Outcomes, RunError> {
-    let bucket = &auditor.bucket;
+    let bucket = &context.bucket;
     let lines = handover::read_targets(bucket, &plan.targets).await;
     let lines = lines.map_err(RunError::ArchiveFailed)?;
     run.deadline.set_targets(lines.len());
     let previous = plan.previous;
     let removed = &plan.targets_removed;
     run.set_previous(previous.map(|previous| PreviousRun::planned(previous, &lines, removed)));
-    let layout = &auditor.settings.archive_prefix;
+    let layout = &context.settings.archive_prefix;
     let folder = layout.outcomes_folder(&run.facts.run_id, run.facts.scheduled_at);
     let listed = bucket.list(&folder).await;
     let listed = listed

@@ -18,8 +18,11 @@ use image_usage_archive::layout::Handover;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::run::Run;
-use super::{Answer, Auditor, Invocation, RunError, in_time, publish};
+use super::answer::Answer;
+use super::context::{Context, in_time};
+use super::error::RunError;
+use super::publish;
+use super::run::{Invocation, Run};
 use crate::archive::handover;
 use crate::archive::previous::PreviousRun;
 use crate::request::{Failure, PhaseRequest};
@@ -29,16 +32,16 @@ use crate::request::{Failure, PhaseRequest};
 /// # Errors
 /// Fails if the run is not planned, if it was planned with other settings, and as the phase does.
 pub(super) async fn answer(
-    auditor: &Auditor,
+    context: &Context,
     phase: PhaseRequest,
     invocation: Invocation,
 ) -> Result<Answer, RunError> {
     match phase {
         PhaseRequest::Plan(request) => {
             let max_results = request.max_results;
-            let facts = auditor.facts_of(*request, &invocation);
-            let run = auditor.start(facts, max_results, &invocation);
-            let planned = planning::plan(auditor, &run, max_results, &invocation.function_arn);
+            let facts = context.facts_of(*request, &invocation);
+            let run = context.start(facts, max_results, &invocation);
+            let planned = planning::plan(context, &run, max_results, &invocation.function_arn);
             in_time(&run, planned).await.map(Answer::Planned)
         }
         PhaseRequest::Target {
@@ -46,7 +49,7 @@ pub(super) async fn answer(
             targets,
             failure,
         } => {
-            let (plan, run) = planned_run(auditor, &run_id, &invocation).await?;
+            let (plan, run) = planned_run(context, &run_id, &invocation).await?;
             let previous = plan.previous;
             run.set_previous(
                 previous.map(|previous| PreviousRun::planned(previous, &targets, &[])),
@@ -54,26 +57,26 @@ pub(super) async fn answer(
             let function_arn = &invocation.function_arn;
             let audited = async {
                 match failure {
-                    None => batch::audit(auditor, &run, function_arn, &targets).await,
-                    Some(failure) => batch::record(auditor, &run, &targets, &failure).await,
+                    None => batch::audit(context, &run, function_arn, &targets).await,
+                    Some(failure) => batch::record(context, &run, &targets, &failure).await,
                 }
             };
             in_time(&run, audited).await.map(Answer::Audited)
         }
         PhaseRequest::Publish { run_id, failure } => {
-            publish_planned(auditor, &run_id, failure.as_ref(), &invocation).await
+            publish_planned(context, &run_id, failure.as_ref(), &invocation).await
         }
     }
 }
 
 /// Reads the plan of a run, and starts the clock of one of its later phases.
 async fn planned_run(
-    auditor: &Auditor,
+    context: &Context,
     run_id: &RunId,
     invocation: &Invocation,
 ) -> Result<(Plan, Arc<Run>), RunError> {
     let begun = Instant::now();
-    let (layout, bucket) = (&auditor.settings.archive_prefix, &auditor.bucket);
+    let (layout, bucket) = (&context.settings.archive_prefix, &context.bucket);
     let not_planned = |key: String| RunError::NotPlanned {
         run_id: run_id.clone(),
         bucket: bucket.name().to_owned(),
@@ -87,15 +90,15 @@ async fn planned_run(
     let plan = found
         .map_err(RunError::ArchiveFailed)?
         .ok_or_else(|| not_planned(key))?;
-    check_settings(auditor, &plan)?;
+    check_settings(context, &plan)?;
     let invocation = invocation.clone().after(begun.elapsed());
-    let run = auditor.start(plan.facts.clone(), plan.max_results, &invocation);
+    let run = context.start(plan.facts.clone(), plan.max_results, &invocation);
     Ok((plan, run))
 }
 
 /// Fails if a plan was made with settings under which targets would be audited in another way.
-fn check_settings(auditor: &Auditor, plan: &Plan) -> Result<(), RunError> {
-    let settings = &auditor.settings;
+fn check_settings(context: &Context, plan: &Plan) -> Result<(), RunError> {
+    let settings = &context.settings;
     let what = if plan.auditor.version != AUDITOR_VERSION {
         let planned = &plan.auditor.version;
         format!("version {planned} of the auditor, this is {AUDITOR_VERSION}")
@@ -112,23 +115,23 @@ fn check_settings(auditor: &Auditor, plan: &Plan) -> Result<(), RunError> {
 
 /// Publishes a run with the outcomes that there are, unless it is archived already.
 async fn publish_planned(
-    auditor: &Auditor,
+    context: &Context,
     run_id: &RunId,
     failure: Option<&Failure>,
     invocation: &Invocation,
 ) -> Result<Answer, RunError> {
-    let (plan, run) = planned_run(auditor, run_id, invocation).await?;
+    let (plan, run) = planned_run(context, run_id, invocation).await?;
     let archived = async {
-        let found = auditor.find_snapshot(&run).await?;
-        let latest = auditor.find_latest(&run).await?;
+        let found = context.find_snapshot(&run).await?;
+        let latest = context.find_latest(&run).await?;
         let (published, page) = match found {
             Some(published) => (published, None),
             None => {
-                let outcomes = gather::outcomes(auditor, &run, plan, failure).await?;
-                publish::snapshot(auditor, &run, outcomes, None).await?
+                let outcomes = gather::outcomes(context, &run, plan, failure).await?;
+                publish::snapshot(context, &run, outcomes, None).await?
             }
         };
-        publish::advance_latest(auditor, &run, latest, published, page).await
+        publish::advance_latest(context, &run, latest, published, page).await
     };
     let archived = in_time(&run, archived).await?;
     Ok(publish::answer(&run, archived).await)

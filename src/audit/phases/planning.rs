@@ -6,8 +6,11 @@ use image_usage_archive::documents::{Plan, TargetLine};
 use image_usage_archive::domain::target::Target;
 use image_usage_archive::layout::Handover;
 
+use super::super::answer::{PlanAnswer, PlannedTargets};
+use super::super::context::Context;
+use super::super::error::RunError;
+use super::super::publish;
 use super::super::run::{Run, new_attempt};
-use super::super::{Auditor, PlanAnswer, PlannedTargets, RunError, publish};
 use super::check_settings;
 use crate::archive::handover;
 use crate::archive::previous::PreviousRun;
@@ -21,16 +24,16 @@ use crate::audit::plan::PlannedTarget;
 /// # Errors
 /// Fails if the targets cannot be listed, if the run was planned with other settings, and as S3 does.
 pub(super) async fn plan(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     max_results: Option<u32>,
     function_arn: &str,
 ) -> Result<PlanAnswer, RunError> {
     let run_id = &run.facts.run_id;
-    if let Some(published) = auditor.find_snapshot(run).await? {
+    if let Some(published) = context.find_snapshot(run).await? {
         // The attempt that wrote it may have died before it was the latest.
-        let latest = auditor.find_latest(run).await?;
-        publish::advance_latest(auditor, run, latest, published, None).await?;
+        let latest = context.find_latest(run).await?;
+        publish::advance_latest(context, run, latest, published, None).await?;
         tracing::info!(%run_id, "run archived already");
         return Ok(PlanAnswer {
             run_id: run_id.clone(),
@@ -38,18 +41,18 @@ pub(super) async fn plan(
             targets: None,
         });
     }
-    let layout = &auditor.settings.archive_prefix;
+    let layout = &context.settings.archive_prefix;
     let key = layout.handover(run_id, run.facts.scheduled_at, &Handover::Plan);
-    let found = handover::find_plan(&auditor.bucket, &key).await;
+    let found = handover::find_plan(&context.bucket, &key).await;
     let plan = match found.map_err(RunError::ArchiveFailed)? {
         Some(plan) => {
-            check_settings(auditor, &plan)?;
+            check_settings(context, &plan)?;
             plan
         }
-        None => make(auditor, run, max_results, function_arn, &key).await?,
+        None => make(context, run, max_results, function_arn, &key).await?,
     };
     let targets = PlannedTargets {
-        bucket: auditor.bucket.name().to_owned(),
+        bucket: context.bucket.name().to_owned(),
         key: plan.targets.key,
         count: plan.targets.lines,
     };
@@ -62,35 +65,35 @@ pub(super) async fn plan(
 }
 
 async fn make(
-    auditor: &Auditor,
+    context: &Context,
     run: &Run,
     max_results: Option<u32>,
     function_arn: &str,
     key: &str,
 ) -> Result<Plan, RunError> {
-    let latest = auditor.find_latest(run).await?;
-    let previous = auditor.read_previous(run, &latest).await?;
+    let latest = context.find_latest(run).await?;
+    let previous = context.read_previous(run, &latest).await?;
     drop(latest);
-    let planned = auditor.plan(run, function_arn).await?;
+    let planned = context.plan(run, function_arn).await?;
     let targets: BTreeSet<Target> = planned.iter().map(|one| one.target.clone()).collect();
     let lines: Vec<TargetLine> = planned
         .into_iter()
         .map(|planned| line(planned, previous.as_ref()))
         .collect();
-    let layout = &auditor.settings.archive_prefix;
+    let layout = &context.settings.archive_prefix;
     let document = Handover::Targets(new_attempt());
     let targets_key = layout.handover(&run.facts.run_id, run.facts.scheduled_at, &document);
-    let written = handover::write_targets(&auditor.bucket, &targets_key, &lines).await;
+    let written = handover::write_targets(&context.bucket, &targets_key, &lines).await;
     let plan = Plan::new(
         run.facts.clone(),
-        auditor.settings.archive_entries,
+        context.settings.archive_entries,
         max_results,
         previous.map(|previous| previous.baseline),
         &targets,
         written.map_err(RunError::ArchiveFailed)?,
     );
     let bytes = plan.to_bytes().map_err(RunError::DocumentNotWritten)?;
-    let committed = handover::commit_plan(&auditor.bucket, key, plan, bytes).await;
+    let committed = handover::commit_plan(&context.bucket, key, plan, bytes).await;
     committed.map_err(RunError::ArchiveFailed)
 }
 

@@ -126,6 +126,17 @@ impl ImageCounts {
             Verdict::Unknown => &mut self.unknown,
         } += 1;
     }
+
+    /// Returns how many AMIs have a verdict.
+    pub fn of_verdict(&self, verdict: Verdict) -> u64 {
+        match verdict {
+            Verdict::Gone => self.gone,
+            Verdict::InUse => self.in_use,
+            Verdict::NoUseObserved => self.no_use_observed,
+            Verdict::LastSeenInUse => self.last_seen_in_use,
+            Verdict::Unknown => self.unknown,
+        }
+    }
 }
 
 impl Counts {

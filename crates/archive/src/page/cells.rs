@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::Place;
 use crate::documents::{ImageName, Snapshot};
 use crate::domain::timestamp::Timestamp;
+use crate::domain::usage::Verdict;
 use crate::domain::visible;
 use crate::layout::Layout;
 
@@ -54,6 +55,17 @@ pub(super) fn number(count: u64) -> String {
 pub(super) fn count(count: u64, one: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{} {one}{ending}", number(count))
+}
+
+/// A verdict as the page names it.
+pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Gone => "Gone",
+        Verdict::InUse => "In use",
+        Verdict::NoUseObserved => "No use observed",
+        Verdict::LastSeenInUse => "Last seen in use",
+        Verdict::Unknown => "Unknown",
+    }
 }
 
 /// The cell with an AMI's ID, name and place.

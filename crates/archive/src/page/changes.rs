@@ -3,8 +3,7 @@
 use maud::{Markup, html};
 
 use super::Page;
-use super::cells::{count, head, more, number, shown, table};
-use super::images::verdict_word;
+use super::cells::{count, head, more, number, shown, table, verdict_word};
 use crate::documents::{ChangedVerdict, Changes, PreviousSnapshot};
 
 pub(super) fn section(page: Page<'_>) -> Markup {

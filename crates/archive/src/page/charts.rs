@@ -3,8 +3,7 @@
 use maud::{Markup, html};
 
 use super::Page;
-use super::cells::{count, head, number, table};
-use super::images::{of_verdict, verdict_word};
+use super::cells::{count, head, number, table, verdict_word};
 use crate::documents::ImageCounts;
 use crate::documents::{DAYS, Expirations, OfDay};
 use crate::domain::usage::Verdict;
@@ -66,7 +65,7 @@ fn swatch(name: &str) -> Markup {
 pub(super) fn verdicts(counts: &ImageCounts, observation_days: u64) -> Markup {
     let parts: Vec<(Verdict, u64)> = VERDICTS
         .into_iter()
-        .map(|verdict| (verdict, of_verdict(counts, verdict)))
+        .map(|verdict| (verdict, counts.of_verdict(verdict)))
         .collect();
     let placed = parts.iter().zip(widths(&parts, counts.total));
     let placed = placed.scan(0, |next, ((verdict, _), width)| {

@@ -3,22 +3,13 @@
 use maud::{Markup, html};
 
 use super::Page;
-use super::cells::{count, head, image, more, number, shown, table, text, time, time_or};
+use super::cells::{
+    count, head, image, more, number, shown, table, text, time, time_or, verdict_word,
+};
 use super::charts;
 use crate::documents::ImageCounts;
 use crate::documents::{LargeConsumer, QuietImage, UnclearImage, UncoveredImage, UsedImage};
-use crate::domain::usage::{BLIND_SPOTS, CONSEQUENCES, Verdict, reason_in_words};
-
-/// Returns how many AMIs have a verdict.
-pub(super) fn of_verdict(counts: &ImageCounts, verdict: Verdict) -> u64 {
-    match verdict {
-        Verdict::Gone => counts.gone,
-        Verdict::InUse => counts.in_use,
-        Verdict::NoUseObserved => counts.no_use_observed,
-        Verdict::LastSeenInUse => counts.last_seen_in_use,
-        Verdict::Unknown => counts.unknown,
-    }
-}
+use crate::domain::usage::{BLIND_SPOTS, CONSEQUENCES, reason_in_words};
 
 /// The counts of AMIs; `None` for a run that gave no verdicts.
 fn counts(page: Page<'_>) -> Option<ImageCounts> {
@@ -232,16 +223,5 @@ pub(super) fn uncovered(page: Page<'_>) -> Markup {
             }
             (more(counts.uncovered.saturating_sub(listed.len() as u64), "uncovered AMIs", &page.commands.findings(" --kind uncovered")))
         }
-    }
-}
-
-/// A verdict as the page names it.
-pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Gone => "Gone",
-        Verdict::InUse => "In use",
-        Verdict::NoUseObserved => "No use observed",
-        Verdict::LastSeenInUse => "Last seen in use",
-        Verdict::Unknown => "Unknown",
     }
 }
