@@ -57,6 +57,7 @@ bench: .tools/bench/.complete .tools/cargo-lambda/.complete $(BENCH)/node/bundle
 	cargo build --release --locked --package local-aws
 	cargo build --release --locked --manifest-path benches/floor/Cargo.toml --target-dir "$(BENCH)/floor"
 	.ci/build-arm64-package.sh "$(BENCH)/lambda"
+	cargo run --release --locked --package image-usage-archive --example page_cost
 	.tools/bench/bin/python benches/compare.py "$(RELEASE)" "$(BENCH)/floor/release" "$(BENCH)/node/bundle.cjs" \
 	  --rounds $(or $(ROUNDS),6) --arm64 "$(BENCH)/lambda/image-usage-auditor/bootstrap" --write "$(BENCH)/results.md"
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Derives the template of a release, which deploys a package instead of building one. Prints it.
+"""Derives the template of a release, which deploys a package instead of building one, and contains the state machine.
+Prints it.
 
     .ci/release-template.py template.yaml VERSION
 
 Each change must find its place exactly once: a template that has changed there fails here.
 """
 
+import json
 import sys
 from pathlib import Path
+from textwrap import indent
 
 PARAMETERS = """\
   CodeBucket:
@@ -26,7 +29,14 @@ PARAMETERS = """\
     AllowedValues: [arm64, x86_64]
 """
 
+DEFINITION = Path(__file__).resolve().parent.parent / "statemachine" / "audit.asl.json"
+
 CHANGES = [
+    (
+        "      DefinitionUri: statemachine/audit.asl.json\n",
+        # JSON is YAML.
+        "      Definition:\n" + indent(json.dumps(json.loads(DEFINITION.read_text()), indent=2), " " * 8) + "\n",
+    ),
     (
         """\
       # SAM passes no flags to cargo, so the build profile is configured in Cargo.toml.

@@ -21,8 +21,11 @@ EC2_CALLS, S3_PUTS, S3_GETS = 2, 2, 3
 NEW_EC2_CALLS, NEW_S3_PUTS = 2, 1
 # In each account: AssumeRole and DescribeRegions.
 ACCOUNT_CALLS = 2
-# In each run: a look for its own snapshot, the snapshot before and its copy; the snapshot and its copy.
-RUN_S3_GETS, RUN_S3_PUTS = 3, 2
+# In each run: a look for its own snapshot, the snapshot before and its copy; the snapshot, the page, and their copies.
+RUN_S3_GETS, RUN_S3_PUTS = 3, 4
+# In a run over many invocations: the plan and its list; for each batch, the plan is read, and the outcomes are written
+# and read twice. Each batch is a transition, and so is each of the five other states.
+FAN_OUT_PUTS, BATCH_PUTS, BATCH_GETS, OTHER_TRANSITIONS = 2, 1, 3, 5
 # Measured in the same runs, with a whole core; the log has 250 bytes a target, and what CloudWatch adds.
 CPU_SECONDS = 0.0045
 LOG_BYTES = 300
@@ -31,7 +34,8 @@ SECONDS_OF_A_CALL = 0.1
 # The template's defaults. A function with 1,769 MB has one core.
 MEMORY_MB, CONCURRENT_TARGETS, CORE_MB = 256, 8, 1769
 LIMIT_SECONDS = 900
-ACCOUNTS_OF_A_BATCH = 50
+# As in statemachine/audit.asl.json.
+TARGETS_OF_A_BATCH = 50
 
 
 def audit(accounts, with_new_reports):
@@ -43,13 +47,17 @@ def audit(accounts, with_new_reports):
     waits = (ec2_calls + puts + gets) * SECONDS_OF_A_CALL / CONCURRENT_TARGETS
     # Waits and CPU time overlap in part: their sum is an upper bound.
     seconds = waits + targets * CPU_SECONDS * CORE_MB / MEMORY_MB
-    # A run that does not fit is split: a batch is an invocation, and a transition. Four more begin and end it.
-    batches = 1 if seconds <= LIMIT_SECONDS else -(-accounts // ACCOUNTS_OF_A_BATCH)
-    transitions = 0 if batches == 1 else batches + 4
+    # A run that does not fit is split.
+    invocations, transitions = 1, 0
+    if seconds > LIMIT_SECONDS:
+        batches = -(-targets // TARGETS_OF_A_BATCH)
+        invocations, transitions = batches + 2, batches + OTHER_TRANSITIONS
+        puts += FAN_OUT_PUTS + batches * BATCH_PUTS
+        gets += batches * BATCH_GETS
     gb_seconds = seconds * MEMORY_MB / 1024
     price = (
         gb_seconds * PRICES["GB-second of Lambda on arm64"]
-        + batches * PRICES["Lambda invocation"]
+        + invocations * PRICES["Lambda invocation"]
         + puts * PRICES["S3 PUT"]
         + gets * PRICES["S3 GET or HEAD"]
         + transitions * PRICES["state transition of Step Functions"]

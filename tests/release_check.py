@@ -6,6 +6,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import stat
 import subprocess
@@ -58,6 +59,9 @@ class Release(unittest.TestCase):
             del before["Metadata"][name]
         for name in ("CodeUri", "Architectures"):
             del before["Properties"][name], after["Properties"][name]
+        machines = [text["Resources"]["AuditStateMachine"]["Properties"] for text in (given, released)]
+        definition = json.loads((ROOT / machines[0].pop("DefinitionUri")).read_text())
+        self.assertEqual(machines[1].pop("Definition"), definition)
         self.assertEqual(released, given)
 
     def test_package_is_the_one_of_the_version_and_the_architecture(self):

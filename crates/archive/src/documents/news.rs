@@ -26,8 +26,7 @@ const URGENT: [FindingKind; 4] = [
 
 /// What a run tells people. It follows from the snapshot alone, so a retry tells the same.
 ///
-/// Texts contain no character that JSON, a message template or a chat would treat as its own (see
-/// [`printable`]).
+/// Texts contain no character that JSON, a message template or a chat would treat as its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct News {
     /// The run in one sentence.
