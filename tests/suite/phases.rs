@@ -65,7 +65,11 @@ struct Execution<'a> {
     time: OffsetDateTime,
 }
 
-impl Execution<'_> {
+impl<'a> Execution<'a> {
+    fn at(time: OffsetDateTime, aws: &'a LocalAws, auditor: &'a Auditor) -> Self {
+        Self { aws, auditor, time }
+    }
+
     async fn invoke(&self, payload: Value) -> Result<Value, RunError> {
         let answer = self.auditor.handle(payload, invocation_at(self.time));
         Ok(serde_json::to_value(answer.await?).unwrap())
@@ -194,11 +198,7 @@ async fn a_run_in_phases_has_the_snapshot_and_the_page_of_a_run_in_one_function(
             let auditor = auditor_on(&aws, day).await;
             let time = now() + Duration::days(day);
             world.clock().set(time);
-            let execution = Execution {
-                aws: &aws,
-                auditor: &auditor,
-                time,
-            };
+            let execution = Execution::at(time, &aws, &auditor);
             let summary = match batch_size {
                 None => serde_json::to_value(run_at(&auditor, time).await.unwrap()).unwrap(),
                 Some(size) => execution.run(size).await,
@@ -242,11 +242,7 @@ async fn two_batches() -> (LocalAws, Auditor) {
 #[tokio::test]
 async fn a_batch_whose_function_fails_each_time_is_failed_targets_with_the_reason() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let batches = execution.batches(&plan, 1);
     execution.target(&plan, &batches[0]).await;
@@ -262,11 +258,7 @@ async fn a_batch_whose_function_fails_each_time_is_failed_targets_with_the_reaso
 #[tokio::test]
 async fn a_target_without_an_outcome_is_failed_and_carries_what_is_known() {
     let (aws, auditor) = two_batches().await;
-    let first_day = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let first_day = Execution::at(now(), &aws, &auditor);
     let before = first_day.snapshot(&first_day.run(10).await);
     aws.world().clock().advance(Duration::DAY);
     let execution = Execution {
@@ -296,11 +288,7 @@ async fn a_target_without_an_outcome_is_failed_and_carries_what_is_known() {
 #[tokio::test]
 async fn a_batch_that_runs_twice_counts_once() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let batches = execution.batches(&plan, 2);
     for _ in 0..2 {
@@ -316,11 +304,7 @@ async fn a_batch_that_runs_twice_counts_once() {
 #[tokio::test]
 async fn of_two_outcomes_of_a_target_the_more_complete_one_counts() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let batches = execution.batches(&plan, 2);
     let denied = Fault::new(FaultKind::Denied).on(LISTING);
@@ -339,11 +323,7 @@ async fn of_two_outcomes_of_a_target_the_more_complete_one_counts() {
 #[tokio::test]
 async fn a_run_that_is_planned_twice_has_one_plan() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let later = Execution {
         time: now() + Duration::minutes(5),
@@ -358,11 +338,7 @@ async fn a_run_that_is_planned_twice_has_one_plan() {
 #[tokio::test]
 async fn what_an_unfinished_run_has_handed_over_is_a_note_of_verify() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     execution.run(10).await;
     let next = Execution {
         time: now() + Duration::DAY,
@@ -383,11 +359,7 @@ async fn what_an_unfinished_run_has_handed_over_is_a_note_of_verify() {
 #[tokio::test]
 async fn a_run_that_is_published_twice_has_one_snapshot() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let first = execution.run(1).await;
     let before = Archive::of(&aws).objects();
     let plan = execution.plan().await;
@@ -409,11 +381,7 @@ async fn a_batch_that_comes_hours_after_its_plan_archives_what_is_newer() {
     let world = organization();
     let aws = local_aws(&world).await;
     let auditor = auditor_on(&aws, 0).await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     world.clock().advance(Duration::hours(7));
     for region in TWO_REGIONS {
@@ -443,11 +411,7 @@ async fn a_batch_that_comes_hours_after_its_plan_archives_what_is_newer() {
 #[tokio::test]
 async fn a_run_of_which_every_batch_fails_has_no_snapshot() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let payload = json!({"phase": "publish", "run_id": plan["run_id"]});
     let error = execution.invoke(payload).await.unwrap_err();
@@ -459,11 +423,7 @@ async fn a_run_of_which_every_batch_fails_has_no_snapshot() {
 #[tokio::test]
 async fn phases_with_other_settings_than_the_plan_are_refused() {
     let (aws, auditor) = two_batches().await;
-    let planned = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let planned = Execution::at(now(), &aws, &auditor);
     let plan = planned.plan().await;
     let batch = &planned.batches(&plan, 10)[0];
     let mut messages = BTreeSet::new();
@@ -497,11 +457,7 @@ async fn phases_with_other_settings_than_the_plan_are_refused() {
 #[tokio::test]
 async fn a_phase_of_a_run_without_a_plan_is_refused() {
     let (aws, auditor) = two_batches().await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let payload = json!({"phase": "publish", "run_id": RUN_ID});
     let error = execution.invoke(payload).await.unwrap_err();
     assert_eq!(error.error_type(), "InvalidRequest");
@@ -512,11 +468,7 @@ async fn a_phase_of_a_run_without_a_plan_is_refused() {
 async fn outcomes_that_are_damaged_count_as_none() {
     let (mut aws, auditor) = two_batches().await;
     will_be_harmed(&mut aws);
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.plan().await;
     let batches = execution.batches(&plan, 1);
     execution.target(&plan, &batches[0]).await;
@@ -531,11 +483,7 @@ async fn a_scoped_run_in_phases_never_becomes_the_latest() {
     let world = world(&THREE_REGIONS);
     let aws = local_aws(&world).await;
     let auditor = auditor(&aws, &[]).await;
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let payload =
         json!({"phase": "plan", "request": {"regions": [OTHER_REGION], "max_results": 7}});
     let plan = execution.invoke(payload).await.unwrap();
@@ -558,11 +506,7 @@ async fn a_run_in_one_function_hands_nothing_over_and_phases_answer_from_its_arc
     assert_eq!(handed_over(&aws), [""; 0]);
     aws.clear_calls();
     let payload = json!({"phase": "plan", "request": scheduled_event()});
-    let execution = Execution {
-        aws: &aws,
-        auditor: &auditor,
-        time: now(),
-    };
+    let execution = Execution::at(now(), &aws, &auditor);
     let plan = execution.invoke(payload).await.unwrap();
     assert_eq!(plan["run_id"], json!(summary.run_id));
     assert_eq!(plan["already_archived"], true);

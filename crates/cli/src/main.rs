@@ -13,13 +13,20 @@ use args::{Cli, Command};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match Cli::parse().command {
+    let ended = match Cli::parse().command {
         Command::Who(arguments) => commands::who::run(arguments).await,
         Command::Images(arguments) => commands::images::run(arguments).await,
         Command::Plan(arguments) => commands::plan::run(arguments).await,
         Command::Findings(arguments) => commands::findings::run(arguments).await,
         Command::Page(arguments) => commands::page::run(arguments).await,
-        Command::Verify(arguments) => commands::verify::run(arguments).await,
-        Command::Completions { shell } => commands::completions::run(shell),
+        Command::Verify(arguments) => return commands::verify::run(arguments).await,
+        Command::Completions { shell } => return commands::completions::run(shell),
+    };
+    match ended {
+        Ok(status) => status.into(),
+        Err(problem) => {
+            terminal::print_error(&problem);
+            commands::NOT_READABLE.into()
+        }
     }
 }

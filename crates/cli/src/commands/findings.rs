@@ -1,7 +1,5 @@
 //! `image-usage findings`: lists the findings of a run.
 
-use std::process::ExitCode;
-
 use image_usage_archive::answer::{FromLines, Run, Selection};
 use image_usage_archive::aws::chain;
 use image_usage_archive::documents::TargetStatus;
@@ -29,17 +27,7 @@ const COLUMNS: [&str; 11] = [
 
 type Row = [String; COLUMNS.len()];
 
-pub(crate) async fn run(arguments: Findings) -> ExitCode {
-    match list(arguments).await {
-        Ok(status) => status.into(),
-        Err(problem) => {
-            terminal::print_error(&problem);
-            NOT_READABLE.into()
-        }
-    }
-}
-
-async fn list(arguments: Findings) -> Result<u8, String> {
+pub(crate) async fn run(arguments: Findings) -> Result<u8, String> {
     let Findings {
         archive,
         kinds,

@@ -1,7 +1,5 @@
 //! `image-usage images`: lists the AMIs of an archive with their verdicts.
 
-use std::process::ExitCode;
-
 use image_usage_archive::answer::{BLIND_SPOTS, NoAnswer, Selection, TargetImages};
 use image_usage_archive::aws::chain;
 use image_usage_archive::documents::{ImageLine, TargetStatus};
@@ -25,17 +23,7 @@ const COLUMNS: [&str; 9] = [
 
 type Row = [String; COLUMNS.len()];
 
-pub(crate) async fn run(arguments: Images) -> ExitCode {
-    match list(arguments).await {
-        Ok(status) => status.into(),
-        Err(problem) => {
-            terminal::print_error(&problem);
-            NOT_READABLE.into()
-        }
-    }
-}
-
-async fn list(arguments: Images) -> Result<u8, String> {
+pub(crate) async fn run(arguments: Images) -> Result<u8, String> {
     let Images {
         archive,
         uncovered,

@@ -14,7 +14,7 @@ use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::source::Source;
 
 /// The exit status if something could not be read.
-const NOT_READABLE: u8 = 2;
+pub(crate) const NOT_READABLE: u8 = 2;
 
 /// Opens an archive, and reads one of its runs: the newest full one unless another is named.
 async fn open(location: &str, run_id: Option<&RunId>) -> Result<(Source, Run), String> {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 
 use image_usage_archive::answer::FromLines;
 use image_usage_archive::aws::chain;
@@ -12,17 +11,7 @@ use super::{NOT_READABLE, open};
 use crate::args::Page;
 use crate::terminal;
 
-pub(crate) async fn run(arguments: Page) -> ExitCode {
-    match write(arguments).await {
-        Ok(status) => status.into(),
-        Err(problem) => {
-            terminal::print_error(&problem);
-            NOT_READABLE.into()
-        }
-    }
-}
-
-async fn write(arguments: Page) -> Result<u8, String> {
+pub(crate) async fn run(arguments: Page) -> Result<u8, String> {
     let Page {
         archive,
         run,

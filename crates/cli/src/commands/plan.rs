@@ -1,7 +1,6 @@
 //! `image-usage plan`: lists the reports that the next run would ask EC2 for.
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
 use std::time::SystemTime;
 
 use image_usage_archive::answer::{Selection, TargetImages};
@@ -23,17 +22,7 @@ const COLUMNS: [&str; 6] = ["account_id", "region", "image_id", "name", "asked",
 
 type Row = [String; COLUMNS.len()];
 
-pub(crate) async fn run(arguments: Plan) -> ExitCode {
-    match list(arguments).await {
-        Ok(status) => status.into(),
-        Err(problem) => {
-            terminal::print_error(&problem);
-            NOT_READABLE.into()
-        }
-    }
-}
-
-async fn list(arguments: Plan) -> Result<u8, String> {
+pub(crate) async fn run(arguments: Plan) -> Result<u8, String> {
     let Plan {
         archive,
         at,

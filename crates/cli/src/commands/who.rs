@@ -4,7 +4,6 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::process::ExitCode;
 
 use image_usage_archive::answer::{
     Evidence, EvidenceReader, NoAnswer, Origin, Run, Selection, TargetImages,
@@ -29,17 +28,7 @@ const NOT_KNOWN: u8 = 2;
 /// The archive, if the arguments do not name it.
 const ARCHIVE_VARIABLE: &str = "IMAGE_USAGE_ARCHIVE";
 
-pub(crate) async fn run(arguments: Who) -> ExitCode {
-    match answer(arguments).await {
-        Ok(status) => status.into(),
-        Err(problem) => {
-            terminal::print_error(&problem);
-            NOT_KNOWN.into()
-        }
-    }
-}
-
-async fn answer(arguments: Who) -> Result<u8, String> {
+pub(crate) async fn run(arguments: Who) -> Result<u8, String> {
     let (image_ids, location) = parse(&arguments.arguments)?;
     let archive = Source::at(&location).await.map_err(|error| chain(&error))?;
     let failed = |error: NoAnswer| chain(&error);
