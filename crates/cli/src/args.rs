@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use image_usage_archive::answer::Selection;
 use image_usage_archive::domain::findings::FindingKind;
 use image_usage_archive::domain::run_id::RunId;
 use image_usage_archive::domain::target::{AccountId, Region};
@@ -96,12 +97,8 @@ pub(crate) struct Images {
     /// Only AMIs with this verdict; can be given several times.
     #[arg(long = "verdict", value_name = "VERDICT", value_parser = verdict)]
     pub(crate) verdicts: Vec<Verdict>,
-    /// Only AMIs of this account.
-    #[arg(long, value_name = "ID")]
-    pub(crate) account: Option<AccountId>,
-    /// Only AMIs of this Region.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) region: Option<Region>,
+    #[command(flatten)]
+    pub(crate) part: Part,
     /// Those of this run; without it, those of the newest full run.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<RunId>,
@@ -131,12 +128,8 @@ pub(crate) struct Plan {
     /// The start of the next run, as RFC 3339; now, unless given.
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
-    /// Only AMIs of this account.
-    #[arg(long, value_name = "ID")]
-    pub(crate) account: Option<AccountId>,
-    /// Only AMIs of this Region.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) region: Option<Region>,
+    #[command(flatten)]
+    pub(crate) part: Part,
 }
 
 #[derive(Args)]
@@ -158,12 +151,8 @@ pub(crate) struct Findings {
     /// Only findings of this kind; can be given several times.
     #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
     pub(crate) kinds: Vec<FindingKind>,
-    /// Only findings of this account.
-    #[arg(long, value_name = "ID")]
-    pub(crate) account: Option<AccountId>,
-    /// Only findings of this Region.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) region: Option<Region>,
+    #[command(flatten)]
+    pub(crate) part: Part,
     /// Those of this run; without it, those of the newest full run.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<RunId>,
@@ -196,6 +185,27 @@ pub(crate) struct Page {
     /// The file to write, or - for the standard output.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
+}
+
+/// The part of a run that is asked for.
+#[derive(Args)]
+pub(crate) struct Part {
+    /// Only those of this account.
+    #[arg(long, value_name = "ID")]
+    account: Option<AccountId>,
+    /// Only those of this Region.
+    #[arg(long, value_name = "NAME")]
+    region: Option<Region>,
+}
+
+impl From<Part> for Selection {
+    fn from(part: Part) -> Self {
+        Self {
+            account_id: part.account,
+            region: part.region,
+            ..Self::default()
+        }
+    }
 }
 
 fn kind(text: &str) -> Result<FindingKind, String> {

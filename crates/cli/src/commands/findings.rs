@@ -31,17 +31,12 @@ pub(crate) async fn run(arguments: Findings) -> Result<u8, String> {
     let Findings {
         archive,
         kinds,
-        account,
-        region,
+        part,
         run,
         csv,
     } = arguments;
     let (archive, run) = open(&archive, run.as_ref()).await?;
-    let selection = Selection {
-        account_id: account,
-        region,
-        ..Selection::default()
-    };
+    let selection = Selection::from(part);
     let read = run.findings(&archive, &selection).await;
     let FromLines { said, problems } = read.map_err(|error| chain(&error))?;
     let is_wanted = |kind: FindingKind| kinds.is_empty() || kinds.contains(&kind);

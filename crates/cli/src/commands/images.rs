@@ -28,8 +28,7 @@ pub(crate) async fn run(arguments: Images) -> Result<u8, String> {
         archive,
         uncovered,
         verdicts,
-        account,
-        region,
+        part,
         run,
         csv,
     } = arguments;
@@ -41,11 +40,7 @@ pub(crate) async fn run(arguments: Images) -> Result<u8, String> {
             "the run {run_id} gave no verdicts: it was scoped or an older version, or AUDITOR_IMAGES was false"
         ));
     }
-    let selection = Selection {
-        account_id: account,
-        region,
-        ..Selection::default()
-    };
+    let selection = Selection::from(part);
     let is_wanted = |line: &ImageLine| {
         let has_verdict = verdicts.is_empty() || verdicts.contains(&line.verdict);
         has_verdict && (!uncovered || line.coverage == Some(Coverage::Uncovered))

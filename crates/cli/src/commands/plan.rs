@@ -23,12 +23,7 @@ const COLUMNS: [&str; 6] = ["account_id", "region", "image_id", "name", "asked",
 type Row = [String; COLUMNS.len()];
 
 pub(crate) async fn run(arguments: Plan) -> Result<u8, String> {
-    let Plan {
-        archive,
-        at,
-        account,
-        region,
-    } = arguments;
+    let Plan { archive, at, part } = arguments;
     let (archive, run) = open(&archive, None).await?;
     let snapshot = &run.snapshot;
     let Some(usage) = snapshot.scope.usage_policy(&snapshot.policy) else {
@@ -42,11 +37,7 @@ pub(crate) async fn run(arguments: Plan) -> Result<u8, String> {
         asked_at: snapshot.started_at,
         at: at.unwrap_or_else(|| Timestamp::from_clock(SystemTime::now())),
     };
-    let selection = Selection {
-        account_id: account,
-        region,
-        ..Selection::default()
-    };
+    let selection = Selection::from(part);
     let targets = run.images(&archive, &selection, |line| preview.candidate(line));
     let targets = targets.await.map_err(|error| chain(&error))?;
     let mut planned = Planned::default();
