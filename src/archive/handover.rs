@@ -8,7 +8,7 @@ use image_usage_archive::domain::error_code::ErrorCode;
 use sha2::{Digest, Sha256};
 
 use super::ConflictRetries;
-use super::lines_writer::{ArchiveError, LinesWriter, failed};
+use super::lines_writer::{ArchiveError, LinesWriter, failed, write_line};
 use super::previous::{EarlierObject, malformed_line};
 use super::snapshots::CONTENT_TYPE;
 
@@ -73,7 +73,8 @@ pub(crate) async fn write_targets(
 ) -> Result<ArchivedObject, ArchiveError> {
     let mut bytes = Vec::new();
     for line in lines {
-        push_line(&mut bytes, line);
+        write_line(&mut bytes, line)
+            .map_err(|error| failed("write", bucket, key)(malformed_line(error)))?;
     }
     let sha256 = Sha256::digest(&bytes).into();
     let size = bytes.len() as u64;
@@ -126,7 +127,7 @@ pub(crate) async fn write_outcomes(
     let mut bytes = Vec::new();
     for line in lines {
         bytes.clear();
-        push_line(&mut bytes, line);
+        write_line(&mut bytes, line).map_err(|error| writer.failed(malformed_line(error)))?;
         writer.push(&bytes);
         if writer.has_full_part() {
             writer.send_full_part().await?;
@@ -148,14 +149,6 @@ pub(crate) async fn read_outcomes(
     let mut object = object.map_err(failed("read", bucket, key))?;
     let read = object.for_each_line(|line| Ok(each(line)?)).await;
     read.map_err(|error| failed("read", bucket, key)(malformed_line(error)))
-}
-
-/// Adds a line, with its newline.
-fn push_line(bytes: &mut Vec<u8>, line: &impl serde::Serialize) {
-    // Writing these types to a vector cannot fail.
-    let written = serde_json::to_writer(&mut *bytes, line);
-    debug_assert!(written.is_ok(), "{written:?}");
-    bytes.push(b'\n');
 }
 
 fn damaged(bucket: &Bucket, key: &str, problem: &str) -> ArchiveError {

@@ -1,6 +1,6 @@
 //! The objects that hold a target's lines: lines to gzip to S3.
 
-use std::io::{BufWriter, IntoInnerError, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -10,6 +10,7 @@ use image_usage_archive::aws::{
 };
 use image_usage_archive::documents::ArchivedObject;
 use image_usage_archive::domain::digest::hex;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::ConflictRetries;
@@ -62,6 +63,16 @@ pub(crate) fn failed<'a>(
             failure: Box::new(failure),
         }
     }
+}
+
+/// Appends a document as a line of JSON.
+///
+/// # Errors
+/// Fails as a serializer does.
+pub(crate) fn write_line(lines: &mut Vec<u8>, document: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, document)?;
+    lines.push(b'\n');
+    Ok(())
 }
 
 /// Writes a target's reports or entries, holding no more than one part of them.

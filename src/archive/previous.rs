@@ -342,7 +342,7 @@ fn damaged(key: &str, problem: &str) -> CallFailure {
     CallFailure::own(ErrorCode::ObjectDamaged, message, FailureKind::Permanent)
 }
 
-/// A line of an earlier run that cannot be read, or one of an AMI that cannot be written.
+/// A line of an earlier run that cannot be read, or one that cannot be written.
 pub(crate) fn malformed_line(error: io::Error) -> CallFailure {
     let message = error.to_string();
     CallFailure::own(ErrorCode::MalformedLine, message, FailureKind::Permanent)

@@ -11,9 +11,9 @@ use image_usage_archive::domain::error_code::ErrorCode;
 use image_usage_archive::domain::report::{ReportState, UsageEntry};
 use image_usage_archive::domain::target::Target;
 
-use super::entry_groups::{EntryGroups, Repeats, write_line};
+use super::entry_groups::{EntryGroups, Repeats};
 use super::images::EntryCollector;
-use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed};
+use crate::archive::lines_writer::{ArchiveError, LinesWriter, failed, write_line};
 use crate::archive::previous::local_storage;
 use crate::audit::deadline::{Share, Unsent};
 use crate::audit::run::Run;

@@ -11,6 +11,8 @@ use image_usage_archive::domain::report_key::ReportKey;
 use lz4_flex::block;
 use tempfile::SpooledTempFile;
 
+use crate::archive::lines_writer::write_line;
+
 /// What the entries of one batch take in memory before they go to a temporary file.
 const BYTES_IN_MEMORY: usize = 1024 * 1024;
 
@@ -97,13 +99,6 @@ impl Repeats {
         let key = ReportKey::of(line);
         !self.page.insert(key) || self.last_page.contains(&key)
     }
-}
-
-/// Appends an entry as a line.
-pub(super) fn write_line(lines: &mut Vec<u8>, entry: &EntryLine) -> io::Result<()> {
-    serde_json::to_writer(&mut *lines, entry)?;
-    lines.push(b'\n');
-    Ok(())
 }
 
 #[cfg(test)]
